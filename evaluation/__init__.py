@@ -1,0 +1,1 @@
+"""Run + qrels -> numbers."""

@@ -1,0 +1,60 @@
+"""Every error grapnel raises on purpose, drawn as a tree.
+
+GrapnelError
+├── ShapeError            an array of the wrong shape or dtype
+├── ConfigError           an unknown key or a bad value in a configuration (exit status 2)
+├── RequestError          a query, filter or option that cannot be answered as asked (exit status 2)
+├── CorpusError           a document or source that cannot be read or accepted
+├── IndexFormatError      a file on disk that is damaged, of another version, or made by another model
+├── StorageError          the operating system refused a read or write (disk full, read-only, I/O error)
+├── LockedError           another process holds the writer lock (exit status 3)
+├── NotFoundError         a collection, document or field that does not exist
+├── MissingDependencyError  an optional package or runtime is not installed
+└── OverloadedError       a bounded queue is full or a deadline has passed
+
+Every message says value, expectation and remedy.
+"""
+
+
+class GrapnelError(Exception):
+    """Root of every error that grapnel raises on purpose."""
+
+
+class ShapeError(GrapnelError, ValueError):
+    """An array has the wrong shape or dtype."""
+
+
+class ConfigError(GrapnelError, ValueError):
+    """A configuration holds an unknown key or a bad value; the message names file, table and key."""
+
+
+class RequestError(GrapnelError, ValueError):
+    """A search request cannot be answered as asked: k, filter, mode or option is invalid."""
+
+
+class CorpusError(GrapnelError, ValueError):
+    """A document or a source of documents cannot be read or accepted; the message names the place."""
+
+
+class IndexFormatError(GrapnelError):
+    """A file on disk is damaged, of another format version, or belongs to another model."""
+
+
+class StorageError(GrapnelError):
+    """The operating system refused a read or a write; the cause is chained."""
+
+
+class LockedError(GrapnelError):
+    """Another process holds the writer lock; the message names the holder."""
+
+
+class NotFoundError(GrapnelError, LookupError):
+    """A collection, document or field does not exist."""
+
+
+class MissingDependencyError(GrapnelError, ImportError):
+    """An optional package or runtime is not installed; the message names the extra to install."""
+
+
+class OverloadedError(GrapnelError):
+    """A bounded queue is full or a deadline has passed; try again later."""

@@ -1,0 +1,1 @@
+"""Text, ids, models and pipelines: everything from a query to a ranking."""

@@ -1,0 +1,127 @@
+"""What users give, what the pipeline passes around, and what users get back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from index.types import Effort
+
+Json: TypeAlias = Any
+"""A JSON value: None, bool, int, float, str, list or dict."""
+
+Metadata: TypeAlias = Mapping[str, Json]
+
+Vector: TypeAlias = npt.NDArray[np.float32]
+"""float32 (D,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The unit users give, update, delete and get back.
+
+    vectors: one float32 (D,) per field whose encoder is "external"; text may then be empty.
+    """
+
+    id: str
+    text: str = ""
+    title: str = ""
+    metadata: Metadata = field(default_factory=dict)
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What is indexed: characters [start, end) of a document's text (title kept apart)."""
+
+    doc_id: str
+    ordinal: int
+    start: int
+    end: int
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What an encoder learned: the prompts it wants before queries and documents."""
+
+    name: str
+    query_prompt: str = ""
+    document_prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question. vectors: per dense field, float32 (D,) that replaces encoding the text."""
+
+    id: str
+    text: str
+    task: str = "search"
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """One query with everything that shapes its answer; a batch may mix them freely.
+
+    k: results wanted, after skipping `offset`. filter: see retrieval.filters.
+    depth: candidates each retriever contributes (raised, with a note, when offset + k needs more).
+    group: "document" returns each document once, by its best passage. min_score: drop hits below it.
+    diversity: MMR lambda in [0, 1]; 0 = pure relevance, None = off. exclude: document ids never returned.
+    deadline_s: time budget for optional stages, in seconds from the call.
+    """
+
+    query: Query
+    k: int = 10
+    offset: int = 0
+    filter: Mapping[str, Json] | None = None
+    depth: int = 200
+    effort: Effort = Effort()
+    group: Literal["document", "passage"] = "document"
+    min_score: float | None = None
+    diversity: float | None = None
+    exclude: frozenset[str] = frozenset()
+    deadline_s: float | None = None
+
+
+class Evidence(NamedTuple):
+    """Why a hit is where it is: its rank (1-based) and score in one stage; rank None = outside that stage's depth."""
+
+    stage: str
+    rank: int | None
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One result. score is higher-is-better and comparable only within one stage."""
+
+    doc_id: str
+    passage: Passage
+    score: float | None
+    stage: str
+    evidence: tuple[Evidence, ...] = ()
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Ordered hits of one query, ids unique (document grouping), with notes on anything degraded.
+
+    timings_s: seconds per stage of the batch this query was answered in.
+    """
+
+    query_id: str
+    hits: tuple[Hit, ...]
+    notes: tuple[str, ...] = ()
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+
+
+class Candidates(NamedTuple):
+    """Internal ranking of one query: rows int64 (n,) and scores float32 (n,), best first, ties by (document id, ordinal)."""
+
+    rows: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
