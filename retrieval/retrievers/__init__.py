@@ -1,0 +1,1 @@
+"""Retrievers: one module per way from a query to candidates."""
