@@ -4,8 +4,7 @@ Shapes are part of the contract: N rows, D dimensions, Q queries, k results.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple, Protocol, Self, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +51,9 @@ class VectorIndex(Protocol):
 
     def __len__(self) -> int: ...
 
-    def search(self, queries: Vectors, k: int, allowed: Bitmap | None = None, effort: Effort = Effort()) -> Neighbors:
+    def search(
+        self, queries: Vectors, k: int, allowed: Bitmap | None = None, effort: Effort | None = None
+    ) -> Neighbors:
         """Return the k best rows for each query, among the allowed ones.
 
         queries: float32 (Q, D). allowed: packed bits over the N rows; None allows all.
@@ -61,14 +62,5 @@ class VectorIndex(Protocol):
         ...
 
     def vectors(self, rows: Rows) -> Vectors:
-        """Return the stored vectors of `rows`, float32 (len(rows), D)."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write the index files into an existing folder; the component format checksums them."""
-        ...
-
-    @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Open what `save` wrote, memory-mapped."""
+        """Return the stored (prepared, see index.metric) vectors of `rows`, float32 (len(rows), D)."""
         ...

@@ -68,23 +68,23 @@ class SearchRequest:
     """One query with everything that shapes its answer; a batch may mix them freely.
 
     k: results wanted, after skipping `offset`. filter: see retrieval.filters.
-    depth: candidates each retriever contributes (raised, with a note, when offset + k needs more).
-    group: "document" returns each document once, by its best passage. min_score: drop hits below it.
-    diversity: MMR lambda in [0, 1]; 0 = pure relevance, None = off. exclude: document ids never returned.
-    deadline_s: time budget for optional stages, in seconds from the call.
+    depth: candidates each retriever contributes, None = the pipeline's (raised, with a note, when offset + k needs
+    more). group: "document" returns each document once, by its best passage. min_score: drop hits below it.
+    diversity: MMR weight of dissimilarity in [0, 1]; 0 = pure relevance. exclude: document ids never returned.
+    like: id of a stored document to find similar ones to, in place of a query text.
     """
 
     query: Query
     k: int = 10
     offset: int = 0
     filter: Mapping[str, Json] | None = None
-    depth: int = 200
-    effort: Effort = Effort()
+    depth: int | None = None
+    effort: Effort = field(default_factory=Effort)
     group: Literal["document", "passage"] = "document"
     min_score: float | None = None
-    diversity: float | None = None
+    diversity: float = 0.0
     exclude: frozenset[str] = frozenset()
-    deadline_s: float | None = None
+    like: str | None = None
 
 
 class Evidence(NamedTuple):
@@ -121,7 +121,7 @@ class Ranking:
 
 
 class Candidates(NamedTuple):
-    """Internal ranking of one query: rows int64 (n,) and scores float32 (n,), best first, ties by (document id, ordinal)."""
+    """Internal ranking of one query: rows int64 (n,) and scores float32 (n,), best first; ties by (doc id, ordinal)."""
 
     rows: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]

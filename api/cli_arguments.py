@@ -1,0 +1,114 @@
+"""Arguments of every command. To add a command: one function here, one in a cli_* module, one line in cli_commands."""
+
+import argparse
+from typing import Any, NoReturn
+
+from index.errors import RequestError
+
+_SOURCE = (
+    "a BEIR folder, a folder of files, a .jsonl/.csv/.tsv/.parquet/.trec file (also .gz, .zst), one document file, "
+    "FORMAT:PATH, python-docs, or - for JSON Lines on standard input"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises RequestError instead of printing its usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message}; see `{self.prog} --help`")
+
+
+class _Version(argparse.Action):
+    """Prints the version; looked up only when asked, because reading package metadata takes time."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print(f"grapnel {version('grapnel')}")
+        parser.exit()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; `command` names what was asked for. Raises RequestError."""
+    parser = _Parser(
+        prog="grapnel", description="Build and search collections of documents, by meaning and by words.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    _build(commands)
+    _search(commands)
+    _run(commands)
+    _documents(commands)
+    _upkeep(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, summary: str, *, folder: bool = True) -> argparse.ArgumentParser:
+    """Add a command. commands: what add_subparsers returned (argparse gives it no public type)."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+    )
+    if folder:
+        parser.add_argument("dir", metavar="DIR", help="the collection's folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
+    parser.add_argument("--verbose", action="store_true", help="log what happens to stderr")
+    return parser
+
+
+def _build(commands: Any) -> None:
+    parser = _command(commands, "build", "build a collection from a source of documents", folder=False)
+    parser.add_argument("source", metavar="SOURCE", help=_SOURCE)
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the new collection")
+    parser.add_argument("--config", metavar="FILE", help="collection.toml: fields, encoder, chunking")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting, e.g. chunking.max_tokens=128"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with a build that was interrupted")
+
+
+def _search(commands: Any) -> None:
+    parser = _command(commands, "search", "answer questions from a collection")
+    parser.add_argument("questions", metavar="QUESTION", nargs="*", help="one or more questions, each in quotes")
+    _ranking_options(parser, k=10)
+    parser.add_argument("--offset", metavar="N", type=int, default=0, help="skip the first N results")
+    parser.add_argument("--min-score", metavar="X", type=float, help="drop results that score below X")
+    parser.add_argument("--diversity", metavar="X", type=float, default=0.0, help="0 = relevance only ... 1 = variety only")
+    parser.add_argument("--like", metavar="ID", help="find documents similar to this one, in place of a question")
+    parser.add_argument("--group", choices=["document", "passage"], default="document", help="what a result is")
+    parser.add_argument("--explain", action="store_true", help="show ranks and scores of every stage, and timings")
+
+
+def _run(commands: Any) -> None:
+    parser = _command(commands, "run", "answer a file of queries and write a TREC run")
+    parser.add_argument("--queries", metavar="FILE", required=True, help="queries.jsonl (_id, text) or TSV (id, text)")
+    parser.add_argument("--output", metavar="FILE", required=True, help="run file to write")
+    _ranking_options(parser, k=100)
+    parser.add_argument("--batch", metavar="N", type=int, default=64, help="queries answered together (%(default)s)")
+
+
+def _ranking_options(parser: argparse.ArgumentParser, *, k: int) -> None:
+    parser.add_argument("-k", type=int, default=k, help="number of results (%(default)s)")
+    parser.add_argument("--mode", help="hybrid, or a field of the collection such as dense, lexical")
+    parser.add_argument("--filter", metavar="JSON", help='e.g. \'{"type": "eq", "key": "lang", "value": "en"}\'')
+    parser.add_argument("--pipeline", metavar="FILE", help="a pipeline.toml in place of the collection's own")
+
+
+def _documents(commands: Any) -> None:
+    parser = _command(commands, "add", "add documents, replacing those with the same id")
+    parser.add_argument("source", metavar="SOURCE", help=_SOURCE)
+    parser = _command(commands, "delete", "delete documents by id or by filter")
+    parser.add_argument("ids", metavar="ID", nargs="*", help="ids of documents")
+    parser.add_argument("--filter", metavar="JSON", help="delete every document that matches")
+    parser = _command(commands, "get", "print a document")
+    parser.add_argument("id", metavar="ID", help="id of the document")
+
+
+def _upkeep(commands: Any) -> None:
+    _command(commands, "compact", "fold fresh writes into the indexes, and rebuild what is damaged")
+    _command(commands, "info", "say what a collection holds")
+    _command(commands, "verify", "read every byte and say what is damaged; exit status 1 if anything is")
+    parser = _command(commands, "export", "write a collection to one portable file")
+    parser.add_argument("file", metavar="FILE", help="file to write")
+    parser = _command(commands, "import", "make a collection from an exported file", folder=False)
+    parser.add_argument("file", metavar="FILE", help="file that `grapnel export` wrote")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the new collection")

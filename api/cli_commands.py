@@ -1,0 +1,25 @@
+"""Which function answers which command. Each takes the parsed arguments, speaks through Output, returns the exit status."""
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+
+from api.cli_build import build_collection
+from api.cli_documents import add, delete, get
+from api.cli_output import Output
+from api.cli_run import run
+from api.cli_search import search
+from api.cli_upkeep import compact, export_file, import_file, info, verify_files
+
+COMMANDS: Mapping[str, Callable[[Namespace, Output], int]] = {
+    "build": build_collection,
+    "search": search,
+    "run": run,
+    "add": add,
+    "delete": delete,
+    "get": get,
+    "compact": compact,
+    "info": info,
+    "verify": verify_files,
+    "export": export_file,
+    "import": import_file,
+}

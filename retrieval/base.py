@@ -1,0 +1,103 @@
+"""The opened base of a shard: the components of one generation, checked and memory-mapped."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from index.component import Component
+from index.types import Mask, Rows, VectorIndex
+from retrieval.build import LEXICAL, open_dense
+from retrieval.collection_config import CollectionConfig
+from retrieval.columns import Columns, ColumnsBuilder
+from retrieval.filters import Filter, canonical
+from retrieval.generation import Generation, hold, open_ref
+from retrieval.lexical import LexicalIndex
+from retrieval.recent import Recent
+from retrieval.store import DocumentRows
+
+COLUMNS = "columns"
+"""Name and kind of the component that maps rows to documents and holds metadata columns."""
+
+_METADATA = "metadata"
+_CACHED_FILTERS = 64
+
+
+class Base:
+    """Immutable part of what a shard searches: N passages of M documents, by position 0..N-1.
+
+    rows: int64 (N,), ascending. doc_of: int64 (N,), position -> document number 0..M-1.
+    dense, lexical: the index of each field. The generation stays on disk until `close`.
+    """
+
+    def __init__(self, folder: Path, generation: Generation, config: CollectionConfig) -> None:
+        self.generation = generation
+        self._lock_descriptor = hold(folder, generation)
+        try:
+            opened = {name: open_ref(folder, name, ref) for name, ref in generation.components.items()}
+            columns = opened[COLUMNS].folder
+            self.rows: Rows = np.load(columns / "rows.npy", mmap_mode="r", allow_pickle=False)
+            self.doc_of: npt.NDArray[np.int64] = np.load(columns / "doc_of.npy", mmap_mode="r", allow_pickle=False)
+            self.columns = Columns.open(columns / _METADATA)
+            self.dense: Mapping[str, VectorIndex] = {
+                name: open_dense(field, opened[name].folder) for name, field in config.dense_fields().items()
+            }
+            self.lexical: Mapping[str, LexicalIndex] = {
+                name: LEXICAL[field.engine](opened[name].folder, field)
+                for name, field in config.lexical_fields().items()
+            }
+            self.components: Mapping[str, Component] = opened
+        except BaseException:
+            self.close()
+            raise
+        self._masks: Recent[str, Mask] = Recent(_CACHED_FILTERS)
+
+    def close(self) -> None:
+        """Let go of the generation. Arrays already handed out stay readable."""
+        if self._lock_descriptor >= 0:
+            os.close(self._lock_descriptor)
+            self._lock_descriptor = -1
+
+    def positions(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """Return the position of each row, or -1 where the base does not hold it."""
+        return positions(self.rows, rows)
+
+    def matching(self, condition: Filter) -> Mask:
+        """Return which positions match a filter, bool (N,), as of this generation. The last 64 filters are cached."""
+        key = canonical(condition)
+        mask = self._masks.get(key)
+        if mask is None:
+            documents = self.columns.evaluate(condition)
+            mask = documents if len(documents) == len(self.rows) else documents[self.doc_of]
+            self._masks.put(key, mask)
+        return mask
+
+
+def positions(sorted_rows: Rows, rows: Rows) -> npt.NDArray[np.int64]:
+    """Return where each of `rows` stands in ascending `sorted_rows`, or -1."""
+    if not len(sorted_rows):
+        return np.full(len(rows), -1, np.int64)
+    places = np.searchsorted(sorted_rows, rows)
+    places[places == len(sorted_rows)] = 0
+    return np.where(sorted_rows[places] == rows, places, -1)
+
+
+def write_columns(folder: Path, rows: Rows, documents: Iterator[DocumentRows]) -> Mapping[str, int]:
+    """Write the columns component: rows, row -> document, ids and typed metadata columns.
+
+    documents: in row order, covering `rows` exactly. Memory: 16 bytes a passage, and the metadata columns.
+    """
+    builder = ColumnsBuilder()
+    doc_of = np.empty(len(rows), np.int64)
+    place = 0
+    for number, stored in enumerate(documents):
+        builder.add(stored.document.id, stored.document.metadata)
+        doc_of[place : place + len(stored.spans)] = number
+        place += len(stored.spans)
+    assert place == len(rows), "documents and rows come from one snapshot"
+    np.save(folder / "rows.npy", rows)
+    np.save(folder / "doc_of.npy", doc_of)
+    (folder / _METADATA).mkdir()
+    return {**builder.write(folder / _METADATA), "passages": len(rows)}

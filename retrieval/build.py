@@ -1,0 +1,70 @@
+"""What kinds there are, and how each is built and opened: plain dictionaries, heavy imports inside the functions.
+
+A new kind is one module and one line here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from index.flat import FlatIndex, write_flat
+from index.metric import Metric
+from index.types import VectorIndex, Vectors
+from retrieval.collection_config import DenseField
+from retrieval.lexical import LexicalConfig, LexicalIndex
+from retrieval.lexical.live import TantivyLive
+
+Texts: TypeAlias = Iterator[tuple[int, str, str]]
+"""(row, title, text) of every passage, in row order."""
+
+INDEX_WRITERS: Mapping[str, Callable[[Path, Iterable[Vectors], int, int], None]] = {"flat": write_flat}
+"""Index kind -> write(folder, blocks of prepared vectors, dim, count)."""
+
+INDEXES: Mapping[str, Callable[[Path, Metric], VectorIndex]] = {"flat": FlatIndex.open}
+"""Index kind -> open(folder, metric)."""
+
+
+def open_dense(field: DenseField, folder: Path) -> VectorIndex:
+    """Open the index of a dense field."""
+    return INDEXES[field.index](folder, field.metric)
+
+
+def _write_tantivy(folder: Path, config: LexicalConfig, texts: Texts) -> Mapping[str, int]:
+    from retrieval.lexical.tantivy import build_tantivy  # noqa: PLC0415  the engine loads when used
+
+    return build_tantivy(folder, config, texts)
+
+
+def _open_tantivy(folder: Path, config: LexicalConfig) -> LexicalIndex:
+    from retrieval.lexical.tantivy import open_tantivy  # noqa: PLC0415  as above
+
+    return open_tantivy(folder, config)
+
+
+def _write_lucene(folder: Path, config: LexicalConfig, texts: Texts) -> Mapping[str, int]:
+    from retrieval.lexical.lucene import build_lucene  # noqa: PLC0415  as above
+
+    return build_lucene(folder, config, texts)
+
+
+def _open_lucene(folder: Path, config: LexicalConfig) -> LexicalIndex:
+    from retrieval.lexical.lucene import open_lucene  # noqa: PLC0415  as above
+
+    return open_lucene(folder, config)
+
+
+LEXICAL_WRITERS: Mapping[str, Callable[[Path, LexicalConfig, Texts], Mapping[str, int]]] = {
+    "tantivy": _write_tantivy,
+    "lucene": _write_lucene,
+}
+"""Engine -> write(folder, config, texts) -> counts."""
+
+LEXICAL: Mapping[str, Callable[[Path, LexicalConfig], LexicalIndex]] = {
+    "tantivy": _open_tantivy,
+    "lucene": _open_lucene,
+}
+"""Engine -> open(folder, config)."""
+
+LIVE: Mapping[str, Callable[[LexicalConfig, Path, Path], TantivyLive]] = {"tantivy": TantivyLive}
+"""Engine -> open a writable copy(config, base folder, scratch folder); engines without one see new text after
+compaction."""

@@ -1,0 +1,325 @@
+"""Collections: a folder of documents that can be searched while it is written to.
+
+from retrieval.collection import Collection
+collection = Collection.open("demo/python-docs")
+for hit in collection.search("how do I read a file line by line?").hits:
+print(hit.doc_id, hit.score)
+"""
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from index.durable import failpoint, fsync_folder, storage_errors, write_atomic
+from index.errors import ConfigError, CorpusError, NotFoundError
+from index.types import Vectors
+from retrieval.chunking import Chunker
+from retrieval.collection_config import FILE as COLLECTION_FILE
+from retrieval.collection_config import CollectionConfig, collection_table, read_collection_config
+from retrieval.compaction import CompactionReport
+from retrieval.config import to_toml
+from retrieval.field_vectors import Encoders
+from retrieval.filters import parse_filter
+from retrieval.ingest import AddReport, Ingest, batches
+from retrieval.pipeline import Pipeline
+from retrieval.pipeline_config import FILE as PIPELINE_FILE
+from retrieval.pipeline_config import PipelineConfig, check_pipeline, default_pipeline, read_pipeline, resolve_mode
+from retrieval.progress import Progress, silent
+from retrieval.retrievers.fusion import Pool
+from retrieval.retrievers.stage import Context
+from retrieval.shard import Shard
+from retrieval.store import metadata_json
+from retrieval.types import Document, Json, Query, Ranking, SearchRequest
+from retrieval.view import View
+
+log = logging.getLogger(__name__)
+
+SHARD = "shards/0000"
+"""The one shard there is today; the folder level exists so that more can come without a new format (ADR 0002)."""
+
+
+class Collection:
+    """A collection, open for reading, and for writing when `writable`. Thread-safe; close it when done.
+
+    Searches see everything that was acknowledged before they began, in this process or another.
+    """
+
+    def __init__(self, folder: Path, config: CollectionConfig, *, writable: bool, pipeline: PipelineConfig) -> None:
+        self.folder = folder
+        self.config = config
+        self.pipeline = pipeline
+        self._encoders = Encoders()
+        self._shard = Shard(folder / SHARD, config, self._encoders, writable=writable)
+        self._writable = writable
+        self._compaction: threading.Thread | None = None
+        self._compaction_error: Exception | None = None
+        self._ingest: Ingest | None = None
+        self._ingest_lock = threading.Lock()
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, folder: str | Path, config: CollectionConfig | None = None) -> Self:
+        """Create an empty collection, open for writing; it can be searched at once.
+
+        Raises ConfigError when the folder already holds something.
+        """
+        collection = cls.begin(folder, config or CollectionConfig())
+        collection.compact()
+        return collection
+
+    @classmethod
+    def begin(cls, folder: str | Path, config: CollectionConfig) -> Self:
+        """Create a collection without a first generation: `load` documents, then `compact` to make it searchable."""
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty: choose a new folder, or resume its build with --resume")
+        with storage_errors("create", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            fsync_folder(folder.parent)
+        write_atomic(folder / COLLECTION_FILE, to_toml(collection_table(config)).encode(), point="create.config")
+        failpoint("create.configured")
+        return cls(folder, config, writable=True, pipeline=default_pipeline(config))
+
+    @classmethod
+    def open(cls, folder: str | Path, *, writable: bool = False, pipeline: str | Path | None = None) -> Self:
+        """Open an existing collection. pipeline: a pipeline.toml other than the collection's own.
+
+        Raises NotFoundError where there is none, ConfigError on a bad configuration, IndexFormatError on damage or
+        another format version, LockedError when `writable` and another process writes.
+        """
+        folder = Path(folder)
+        if not (folder / COLLECTION_FILE).is_file():
+            raise NotFoundError(f"{folder} has no {COLLECTION_FILE}: create a collection with `grapnel build`")
+        config = read_collection_config(folder / COLLECTION_FILE)
+        path = folder / PIPELINE_FILE if pipeline is None else Path(pipeline)
+        use_default = pipeline is None and not path.exists()
+        chosen = default_pipeline(config) if use_default else read_pipeline(path, config)
+        return cls(folder, config, writable=writable, pipeline=chosen)
+
+    def close(self) -> None:
+        """Wait for a running compaction and let go of files and locks."""
+        if self._compaction is not None:
+            self._compaction.join()
+        self._shard.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- documents ----------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        with self._shard.store.snapshot() as snapshot:
+            return snapshot.document_count()
+
+    def get(self, doc_id: str) -> Document | None:
+        """Return a document, or None. Raises IndexFormatError when its stored bytes are damaged."""
+        with self._shard.store.snapshot() as snapshot:
+            stored = snapshot.get(doc_id)
+        return None if stored is None else stored.document
+
+    def documents(self) -> Iterator[Document]:
+        """Stream all documents, oldest write first, as of one moment."""
+        with self._shard.store.snapshot() as snapshot:
+            for stored in snapshot.documents():
+                yield stored.document
+
+    def add(self, documents: Iterable[Document], progress: Progress = silent) -> AddReport:
+        """Add or replace documents by id; what is unchanged costs nothing; batches are acknowledged as they go.
+
+        When this returns, every document is durable and visible to the next search. Raises CorpusError on a document
+        that is not acceptable (earlier batches stay), StorageError when the disk refuses.
+        """
+        ingest = self._writer()
+        report, done = AddReport(), 0
+        for batch in batches(documents):
+            report += ingest.add(batch)
+            done += len(batch)
+            progress("add", done, None)
+            self._maybe_compact()
+        return report
+
+    def load(self, documents: Iterable[Document], progress: Progress = silent, total: int | None = None) -> AddReport:
+        """Store documents of a build that is not searchable yet; `compact` then encodes and indexes them."""
+        ingest = self._writer()
+        report, done = AddReport(), 0
+        for batch in batches(documents):
+            report += ingest.load(batch)
+            done += len(batch)
+            progress("read", done, total)
+        return report
+
+    def patch(self, doc_id: str, changes: Mapping[str, Json]) -> Document:
+        """Merge `changes` into a document's metadata (None removes a key) and return it; nothing is encoded again.
+
+        Raises NotFoundError when there is no such document, CorpusError when the result is not acceptable.
+        """
+        from retrieval.sources.validate import check_document  # noqa: PLC0415  with the other readers
+
+        self._writer()
+        with self._shard.store.transaction() as writer:
+            stored = writer.get(doc_id)
+            if stored is None:
+                raise NotFoundError(f"no document {doc_id!r}: add it first")
+            merged = {**stored.document.metadata, **changes}
+            document = replace(stored.document, metadata={k: v for k, v in merged.items() if v is not None})
+            check_document(document)
+            if metadata_json(document.metadata) != metadata_json(stored.document.metadata):
+                writer.set_metadata(doc_id, document.metadata)
+        self._maybe_compact()
+        return document
+
+    def delete(self, doc_ids: Iterable[str] = (), *, filter: Mapping[str, Json] | None = None) -> int:  # noqa: A002  the field's word
+        """Delete documents by id and those that match a filter; return how many there were.
+
+        Raises RequestError on a bad filter.
+        """
+        self._writer()
+        chosen = list(doc_ids)
+        if filter is not None:
+            chosen += self._matching(filter)
+        with self._shard.store.transaction() as writer:
+            count = sum(writer.delete(doc_id) for doc_id in dict.fromkeys(chosen))
+        self._maybe_compact()
+        return count
+
+    def _matching(self, condition: Mapping[str, Json]) -> list[str]:
+        with self._shard.reading() as reading:
+            rows = reading.view.allowed(parse_filter(condition)).rows()
+            return reading.view.doc_ids(np.unique(reading.view.documents(rows)))
+
+    def _writer(self) -> Ingest:
+        if not self._writable:
+            raise ConfigError(f"{self.folder} was opened for reading: open it with writable=True")
+        if self._compaction_error is not None:
+            error, self._compaction_error = self._compaction_error, None
+            raise error
+        with self._ingest_lock:
+            if self._ingest is None:
+                dense = list(self.config.dense_fields())
+                encoder = self._shard.vectors.encoder(dense[0]) if dense else None
+                self._ingest = Ingest(self._shard, self.config, Chunker(self.config.chunking, encoder))
+            return self._ingest
+
+    # -- search -------------------------------------------------------------------------------------------------
+
+    def search(self, query: str | Query = "", *, mode: str | None = None, **options: Any) -> Ranking:
+        """Answer one query. options: the other fields of SearchRequest (k, offset, filter, min_score, like ...).
+
+        Raises RequestError when it cannot be answered as asked.
+        """
+        asked = query if isinstance(query, Query) else Query("q", query)
+        return self.search_many([SearchRequest(asked, **options)], mode=mode)[0]
+
+    def search_many(self, requests: Sequence[SearchRequest], *, mode: str | None = None) -> list[Ranking]:
+        """Answer a batch of requests from one consistent state; each keeps its own filter, k and options."""
+        pipeline = Pipeline(self.config, self.pipeline, resolve_mode(self.pipeline, self.config, mode))
+        if not requests:
+            return []
+        with self._shard.reading() as reading:
+            return pipeline.retrieve(Context(reading.view, self._encode_queries), reading.snapshot, requests)
+
+    @contextmanager
+    def pools(self, requests: Sequence[SearchRequest], *, mode: str) -> Iterator[tuple[View, list[Pool]]]:
+        """Yield the view and the unranked candidates of each request: what tuning and evaluation look at."""
+        pipeline = Pipeline(self.config, self.pipeline, resolve_mode(self.pipeline, self.config, mode))
+        with self._shard.reading() as reading:
+            yield reading.view, pipeline.pools(Context(reading.view, self._encode_queries), reading.snapshot, requests)
+
+    def retriever(self, mode: str | None = None) -> "CollectionRetriever":
+        """Return one mode of this collection as a Retriever."""
+        return CollectionRetriever(self, resolve_mode(self.pipeline, self.config, mode))
+
+    def _encode_queries(self, name: str, queries: Sequence[Query]) -> Vectors:
+        texts = [query for query in queries if name not in query.vectors]
+        encoded = iter(self._shard.vectors.encoder(name).encode_queries(texts) if texts else ())
+        return np.stack([query.vectors[name] if name in query.vectors else next(encoded) for query in queries])
+
+    # -- upkeep -------------------------------------------------------------------------------------------------
+
+    def compact(self, progress: Progress = silent) -> CompactionReport:
+        """Fold everything written into a new generation; also ends a build, and rebuilds what is damaged or missing.
+
+        Searches and writes go on meanwhile.
+        """
+        if not self._writable:
+            raise ConfigError(f"{self.folder} was opened for reading: open it with writable=True")
+        return self._shard.compact(progress)
+
+    def _maybe_compact(self) -> None:
+        if self._compaction is not None and self._compaction.is_alive():
+            return
+        if self._shard.wants_compaction():
+            self._compaction = threading.Thread(target=self._compact_quietly, name="grapnel-compaction")
+            self._compaction.start()
+
+    def _compact_quietly(self) -> None:
+        try:
+            self._shard.compact()
+        except Exception as error:  # noqa: BLE001  kept for the next write, which raises it
+            log.warning("compaction failed: %s", error)
+            self._compaction_error = error
+
+    @property
+    def shard(self) -> Shard:
+        """The shard, for upkeep: verification, export, status."""
+        return self._shard
+
+
+class CollectionRetriever:
+    """One mode of a collection, as a Retriever."""
+
+    def __init__(self, collection: Collection, mode: str) -> None:
+        self._collection = collection
+        self.mode = mode
+
+    def retrieve(self, requests: Sequence[SearchRequest]) -> list[Ranking]:
+        """Answer each request, in order."""
+        return self._collection.search_many(requests, mode=self.mode)
+
+
+def build(
+    folder: str | Path,
+    documents: Iterable[Document],
+    config: CollectionConfig | None = None,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+    total: int | None = None,
+) -> tuple[AddReport, CompactionReport]:
+    """Build a collection from a stream of documents; memory does not grow with their number.
+
+    resume: go on with a killed build: documents already stored are skipped, texts already encoded are not encoded
+    again. Raises ConfigError when the folder is in use or the configuration differs from the one that was begun.
+    """
+    folder = Path(folder)
+    config = config or CollectionConfig()
+    if resume and (folder / COLLECTION_FILE).exists():
+        found = read_collection_config(folder / COLLECTION_FILE)
+        if collection_table(found) != collection_table(config):
+            raise ConfigError(f"{folder} was begun with another configuration: resume with that one")
+        collection = Collection.open(folder, writable=True)
+    else:
+        collection = Collection.begin(folder, config)
+    with collection:
+        if collection.shard.published:
+            raise ConfigError(f"{folder} is already built: use `grapnel add` for more documents")
+        added = collection.load(documents, progress, total)
+        if len(collection) == 0:
+            raise CorpusError("the source holds no documents")
+        return added, collection.compact(progress)
+
+
+__all__ = ["Collection", "CollectionRetriever", "build", "check_pipeline"]

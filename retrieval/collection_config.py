@@ -1,0 +1,118 @@
+"""collection.toml: what decides the bytes of a collection on disk; changing it means rebuilding what it touches."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from index.errors import ConfigError
+from index.metric import Metric
+from retrieval.chunking import ChunkingConfig
+from retrieval.config import override, parse, read_toml, to_table
+from retrieval.encoders import EncoderConfig
+from retrieval.lexical import LexicalConfig
+
+FORMAT = 1
+FILE = "collection.toml"
+_FIELD_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_FIELD_KINDS = ("dense", "lexical")
+_DEFAULT_FIELDS = {"dense": {"kind": "dense"}, "lexical": {"kind": "lexical"}}
+
+
+@dataclass(frozen=True, slots=True)
+class DenseField:
+    """A field searched by vectors. encoder: its own table, or the collection's `[encoder]` when absent."""
+
+    encoder: EncoderConfig
+    index: Literal["flat"] = "flat"
+    metric: Metric = "cosine"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionConfig:
+    """A whole collection.toml. fields: by name, in the order searches list them."""
+
+    format: int = FORMAT
+    chunking: ChunkingConfig = field(default_factory=ChunkingConfig)
+    fields: Mapping[str, DenseField | LexicalConfig] = field(
+        default_factory=lambda: {"dense": DenseField(EncoderConfig()), "lexical": LexicalConfig()}
+    )
+
+    def dense_fields(self) -> dict[str, DenseField]:
+        """Return the dense fields by name."""
+        return {name: value for name, value in self.fields.items() if isinstance(value, DenseField)}
+
+    def lexical_fields(self) -> dict[str, LexicalConfig]:
+        """Return the lexical fields by name."""
+        return {name: value for name, value in self.fields.items() if isinstance(value, LexicalConfig)}
+
+
+def parse_collection(table: Mapping[str, Any], where: str) -> CollectionConfig:
+    """Build a CollectionConfig from TOML tables.
+
+        format = 1
+        [chunking]           kind, max_tokens, overlap, markdown
+        [encoder]            for dense fields without an encoder table of their own
+        [fields.NAME]        kind = "dense" | "lexical", then that kind's keys
+
+    Raises ConfigError with file, table, key and what is allowed.
+    """
+    unknown = sorted(table.keys() - {"format", "chunking", "encoder", "fields"})
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; allowed: chunking, encoder, fields, format")
+    version = table.get("format", FORMAT)
+    if version != FORMAT:
+        raise ConfigError(f"{where}.format is {version!r}, this grapnel reads {FORMAT}")
+    return CollectionConfig(
+        format=FORMAT,
+        chunking=parse(ChunkingConfig, table.get("chunking", {}), f"{where} [chunking]"),
+        fields=_parse_fields(table.get("fields", _DEFAULT_FIELDS), table.get("encoder", {}), where),
+    )
+
+
+def _parse_fields(
+    tables: Mapping[str, Any], encoder: Mapping[str, Any], where: str
+) -> dict[str, DenseField | LexicalConfig]:
+    if not tables:
+        raise ConfigError(f"{where} [fields] is empty: a collection needs at least one field")
+    fields: dict[str, DenseField | LexicalConfig] = {}
+    for name, table in tables.items():
+        place = f"{where} [fields.{name}]"
+        if not _FIELD_NAME.fullmatch(name):
+            raise ConfigError(f"{place}: a field name has 1 to 64 of a-z, 0-9, _ and -")
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{place} is {table!r}, expected a table")
+        rest = {key: value for key, value in table.items() if key != "kind"}
+        match table.get("kind"):
+            case "dense":
+                fields[name] = parse(DenseField, {"encoder": dict(encoder), **rest}, place)
+            case "lexical":
+                lexical = parse(LexicalConfig, rest, place)
+                lexical.validate(place)
+                fields[name] = lexical
+            case kind:
+                raise ConfigError(f"{place}.kind is {kind!r}; allowed: {', '.join(map(repr, _FIELD_KINDS))}")
+    return fields
+
+
+def read_collection_config(path: Path, settings: Sequence[str] = ()) -> CollectionConfig:
+    """Read a collection.toml with `table.key=value` overrides. Raises ConfigError."""
+    return parse_collection(override(read_toml(path), settings), path.name)
+
+
+def collection_table(config: CollectionConfig) -> dict[str, Any]:
+    """Return the resolved configuration as TOML tables that `parse_collection` reads back."""
+    fields = {
+        name: {"kind": "dense" if isinstance(value, DenseField) else "lexical", **to_table(value)}
+        for name, value in config.fields.items()
+    }
+    return {"format": config.format, "chunking": to_table(config.chunking), "fields": fields}
+
+
+def digest_of(value: Any) -> str:
+    """Return a short hex digest of JSON-like configuration, for `inputs` of components."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

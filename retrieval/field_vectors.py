@@ -1,0 +1,147 @@
+"""Encoders and stored vectors of a shard's dense fields."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from index.errors import CorpusError, IndexFormatError
+from index.metric import check_vectors
+from index.types import Vectors
+from retrieval.collection_config import CollectionConfig, DenseField
+from retrieval.encoders import EncoderConfig, fingerprint, open_encoder
+from retrieval.protocols import Encoder
+from retrieval.store import StoreSnapshot
+from retrieval.vector_store import VectorStore
+
+Keys = npt.NDArray[np.uint64]
+"""uint64 (N, 2): text keys (16 bytes) as two little-endian integers."""
+
+
+def keys_array(keys: Sequence[bytes]) -> Keys:
+    """Return 16-byte keys as uint64 (N, 2)."""
+    return np.frombuffer(b"".join(keys), dtype="<u8").reshape(-1, 2).astype(np.uint64, copy=False)
+
+
+class Encoders:
+    """The encoders of a process, each loaded at first use and shared by all fields and threads that name it."""
+
+    def __init__(self) -> None:
+        self._encoders: dict[EncoderConfig, Encoder] = {}
+        self._lock = threading.Lock()
+
+    def get(self, config: EncoderConfig) -> Encoder:
+        """Return the encoder of a configuration, loading it when new. Raises ConfigError."""
+        with self._lock:
+            if config not in self._encoders:
+                self._encoders[config] = open_encoder(config)
+            return self._encoders[config]
+
+
+class FieldVectors:
+    """Finds and keeps the vectors of a shard's dense fields: client vectors, fresh ones, and the vector stores."""
+
+    def __init__(self, folder: Path, config: CollectionConfig, encoders: Encoders) -> None:
+        self._folder = folder / "vectors"
+        self._encoders = encoders
+        self._fingerprints = {name: fingerprint(field.encoder) for name, field in config.dense_fields().items()}
+        self._fields = config.dense_fields()
+        self._stores: dict[str, VectorStore] = {}
+        self._lock = threading.Lock()
+
+    def encoder(self, name: str) -> Encoder:
+        """Return the encoder of a field."""
+        return self._encoders.get(self._fields[name].encoder)
+
+    def fingerprint(self, name: str) -> str:
+        """Return the fingerprint of a field's encoder without loading it."""
+        return self._fingerprints[name]
+
+    def store(self, name: str, dim: int) -> VectorStore:
+        """Return the vector store of a field's encoder."""
+        key = self._fingerprints[name]
+        with self._lock:
+            if key not in self._stores:
+                self._stores[key] = VectorStore(self._folder / key, dim)
+            return self._stores[key]
+
+    def unknown(self, snapshot: StoreSnapshot, name: str, keys: Sequence[bytes]) -> list[bytes]:
+        """Return the distinct keys that neither SQLite nor the vector store has a vector for, in order."""
+        distinct = list(dict.fromkeys(keys))
+        fresh = snapshot.fresh_known(self._fingerprints[name], distinct)
+        rest = [key for key in distinct if key not in fresh]
+        if not rest:
+            return []
+        stored = self.store(name, self.encoder(name).dim).contains(keys_array(rest))
+        return [key for key, known in zip(rest, stored, strict=True) if not known]
+
+    def clean(self) -> None:
+        """Remove what killed writers left behind, and the stores of encoders no field uses any more."""
+        for name in self._fields:
+            if self._fields[name].encoder.kind != "external":
+                self.store(name, self.encoder(name).dim).clean()
+
+    def problems(self, name: str) -> list[str]:
+        """Return one line per damaged shard of a field's vector store."""
+        store = self.store(name, self.encoder(name).dim)
+        return [
+            f"vector store of field {name!r}: shard {shard} is damaged; `grapnel compact` encodes its texts again"
+            for shard in store.verify()
+        ]
+
+    def fresh(
+        self, snapshot: StoreSnapshot, name: str, dim: int, rows: Sequence[int], doc_ids: Sequence[str]
+    ) -> Vectors:
+        """Return the raw vectors of fresh passages, float32 (len(rows), D), in order.
+
+        Raises IndexFormatError where one is missing.
+        """
+        if self._fields[name].encoder.kind == "external":
+            return client_vectors(snapshot, name, doc_ids)
+        by_row = snapshot.keys_of(rows)
+        keys = [by_row[row] for row in rows]
+        found = snapshot.fresh_vectors(self._fingerprints[name], keys, dim)
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        if missing:
+            found |= self._stored(name, dim, missing)
+        return np.stack([found[key] for key in keys])
+
+    def _stored(self, name: str, dim: int, keys: list[bytes]) -> dict[bytes, npt.NDArray[np.float32]]:
+        store = self.store(name, dim)
+        wanted = keys_array(keys)
+        mask, vectors = store.get(wanted)
+        if not mask.all():
+            store.refresh()  # another process may have moved them here meanwhile
+            mask, vectors = store.get(wanted)
+        if not mask.all():
+            raise IndexFormatError(
+                f"field {name!r} lacks the vectors of {int((~mask).sum())} texts: `grapnel compact` encodes them again"
+            )
+        return dict(zip(keys, vectors, strict=True))
+
+
+def client_vectors(snapshot: StoreSnapshot, name: str, doc_ids: Sequence[str]) -> Vectors:
+    """Return the client vectors of documents for an external field, float32 (n, D), in order."""
+    found: Mapping[str, npt.NDArray[np.float32]] = snapshot.client_vectors(name, set(doc_ids))
+    return np.stack([found[doc_id] for doc_id in doc_ids])
+
+
+def check_client_vectors(config: CollectionConfig, doc_id: str, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Check that a document brings exactly the vectors that external fields need. Raises CorpusError."""
+    external = {
+        name: field.encoder.dim for name, field in config.dense_fields().items() if field.encoder.kind == "external"
+    }
+    if vectors.keys() != external.keys():
+        raise CorpusError(
+            f"document {doc_id!r} brings vectors for {sorted(vectors)}, the external fields are {sorted(external)}"
+        )
+    for name, vector in vectors.items():
+        try:
+            check_vectors(np.asarray(vector)[None, :], external[name])
+        except ValueError as error:
+            raise CorpusError(f"document {doc_id!r}, field {name!r}: {error}") from error
+
+
+__all__ = ["DenseField", "Encoders", "FieldVectors", "Keys", "check_client_vectors", "client_vectors", "keys_array"]

@@ -1,0 +1,186 @@
+"""From requests to rankings: candidates, fusion, grouping, diversity, text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from index.errors import RequestError
+from index.metric import prepare
+from retrieval.collection_config import CollectionConfig
+from retrieval.diversity import select_diverse
+from retrieval.filters import parse_filter
+from retrieval.pipeline_config import PipelineConfig
+from retrieval.retrievers.dense import DenseStage
+from retrieval.retrievers.fusion import Pool, fuse, single_pool
+from retrieval.retrievers.lexical import LexicalStage
+from retrieval.retrievers.stage import Ask, Context, Stage
+from retrieval.store import StoreSnapshot
+from retrieval.types import Hit, Query, Ranking, SearchRequest
+from retrieval.view import View
+
+MAX_K = 100_000
+MAX_DEPTH = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """A pool in order: places into the pool's rows, best first, one per document when grouped."""
+
+    pool: Pool
+    order: npt.NDArray[np.int64]
+
+
+class Pipeline:
+    """Answers requests in one mode. Stateless: everything of a search lives in its Context."""
+
+    def __init__(self, collection: CollectionConfig, config: PipelineConfig, mode: str) -> None:
+        self.mode = mode
+        self._config = config
+        self._fusion = config.fusion.get(mode)
+        names = self._fusion.parts if self._fusion else (mode,)
+        dense = collection.dense_fields()
+        self._stages: list[Stage] = [
+            DenseStage(name, dense[name].metric) if name in dense else LexicalStage(name) for name in names
+        ]
+        self._similarity = next((DenseStage(name, field.metric) for name, field in dense.items()), None)
+
+    def retrieve(self, context: Context, snapshot: StoreSnapshot, requests: Sequence[SearchRequest]) -> list[Ranking]:
+        """Answer each request, in order. Raises RequestError when one cannot be answered as asked."""
+        asks = self._asks(context, snapshot, requests)
+        ranked = self._ranked(context, asks, requests)
+        return [
+            self._ranking(context, snapshot, request, ask, result)
+            for request, ask, result in zip(requests, asks, ranked, strict=True)
+        ]
+
+    def pools(self, context: Context, snapshot: StoreSnapshot, requests: Sequence[SearchRequest]) -> list[Pool]:
+        """Return the unranked candidates of each request at its own depth: what tuning looks at."""
+        return self._pools(context, self._asks(context, snapshot, requests))
+
+    def _asks(self, context: Context, snapshot: StoreSnapshot, requests: Sequence[SearchRequest]) -> list[Ask]:
+        for request in requests:
+            check_request(request)
+        return [self._ask(context, snapshot, request) for request in requests]
+
+    def _ask(self, context: Context, snapshot: StoreSnapshot, request: SearchRequest) -> Ask:
+        view = context.view
+        with context.timed("filter"):
+            allowed = view.allowed(None if request.filter is None else parse_filter(request.filter))
+            excluded = request.exclude | ({request.like} if request.like is not None else frozenset())
+            if excluded:
+                allowed = allowed.without(snapshot.rows_of(excluded))
+        query, like = request.query, None
+        if request.like is not None:
+            query, like = self._like(context, snapshot, request)
+        wanted = self._config.depth if request.depth is None else request.depth
+        depth = max(wanted, request.offset + request.k)
+        return Ask(query, allowed, depth, request.effort, like)
+
+    def _like(self, context: Context, snapshot: StoreSnapshot, request: SearchRequest) -> tuple[Query, str]:
+        assert request.like is not None, "the caller checked"
+        stored = snapshot.get(request.like)
+        if stored is None:
+            raise RequestError(f"no document {request.like!r} to start from: give the id of a stored document")
+        rows = np.arange(stored.first_row, stored.first_row + len(stored.spans))
+        vectors = {
+            stage.name: stage.vectors(context, rows).mean(axis=0)
+            for stage in self._stages
+            if isinstance(stage, DenseStage)
+        }
+        document = stored.document
+        text = f"{document.title}\n{document.text}" if document.title else document.text
+        return Query(request.query.id, request.query.text, request.query.task, vectors), text
+
+    def _ranked(self, context: Context, asks: list[Ask], requests: Sequence[SearchRequest]) -> list[_Ranked]:
+        """Rank every ask; where grouping leaves too few documents, look deeper until there are enough or no more."""
+        results: list[_Ranked | None] = [None] * len(asks)
+        pending = list(range(len(asks)))
+        while pending:
+            pools = self._pools(context, [asks[place] for place in pending])
+            again = []
+            for place, pool in zip(pending, pools, strict=True):
+                request, ask = requests[place], asks[place]
+                with context.timed("rank"):
+                    order = rank_pool(context.view, pool, pool.fused, request.group)
+                results[place] = _Ranked(pool, order)
+                if len(order) < request.offset + request.k and not pool.exhausted and ask.depth < MAX_DEPTH:
+                    ask.depth *= 2
+                    again.append(place)
+            pending = again
+        for ask, request in zip(asks, requests, strict=True):
+            wanted = self._config.depth if request.depth is None else request.depth
+            if ask.depth > wanted:
+                ask.note(f"depth_raised={ask.depth}: offset + k needed more candidates than depth {wanted}")
+        return [result for result in results if result is not None]
+
+    def _pools(self, context: Context, asks: Sequence[Ask]) -> list[Pool]:
+        found = [stage.candidates(context, asks) for stage in self._stages]
+        if self._fusion is not None:
+            return fuse(context, asks, self._stages, found, self._fusion)
+        return [single_pool(self._stages[0], ask, candidates) for ask, candidates in zip(asks, found[0], strict=True)]
+
+    def _ranking(
+        self, context: Context, snapshot: StoreSnapshot, request: SearchRequest, ask: Ask, ranked: _Ranked
+    ) -> Ranking:
+        pool, order = ranked.pool, ranked.order
+        if request.min_score is not None:
+            order = order[pool.fused[order] >= request.min_score]
+        if request.diversity:
+            order = self._diverse(context, request, pool, order)
+        order = order[request.offset : request.offset + request.k]
+        with context.timed("text"):
+            rows = pool.rows[order]
+            passages = snapshot.passages([int(row) for row in rows])
+        hits = []
+        for place, row in zip(order, rows, strict=True):
+            passage, metadata = passages[int(row)]
+            score = float(pool.fused[place])
+            hits.append(Hit(passage.doc_id, passage, score, self.mode, pool.evidence(int(place)), metadata))
+        return Ranking(request.query.id, tuple(hits), tuple(ask.notes), context.timings_s)
+
+    def _diverse(
+        self, context: Context, request: SearchRequest, pool: Pool, order: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        if self._similarity is None:
+            raise RequestError("diversity needs a dense field to compare passages with; this collection has none")
+        with context.timed("diversity"):
+            vectors = prepare(self._similarity.vectors(context, pool.rows[order]), "cosine")
+            chosen = select_diverse(pool.fused[order], vectors, request.offset + request.k, request.diversity or 0.0)
+        return order[chosen]
+
+
+def rank_pool(view: View, pool: Pool, fused: npt.NDArray[np.float64], group: str) -> npt.NDArray[np.int64]:
+    """Return the places of a pool by (-fused, document id, row); when grouping, each document's best passage only."""
+    numbers = view.documents(pool.rows)
+    unique, inverse = np.unique(numbers, return_inverse=True)
+    ids = np.array(view.doc_ids(unique), dtype=object)
+    by_id = np.empty(len(unique), np.int64)
+    by_id[np.argsort(ids, kind="stable")] = np.arange(len(unique))
+    order = np.lexsort((pool.rows, by_id[inverse], -fused))
+    if group == "document":
+        _, first = np.unique(inverse[order], return_index=True)
+        order = order[np.sort(first)]
+    return order
+
+
+def check_request(request: SearchRequest) -> None:
+    """Raise RequestError when an option is out of range or options contradict each other."""
+    limits: Mapping[str, tuple[float | None, float, float]] = {
+        "k": (request.k, 1, MAX_K),
+        "offset": (request.offset, 0, MAX_K),
+        "depth": (request.depth, 1, MAX_DEPTH),
+        "diversity": (request.diversity, 0, 1),
+    }
+    for name, (value, low, high) in limits.items():
+        if value is not None and not low <= value <= high:
+            raise RequestError(f"{name} is {value}, expected {low} to {high}")
+    if request.like is None and not request.query.text.strip() and not request.query.vectors:
+        raise RequestError("the query is empty: give a text, vectors, or a document to find similar ones to")
+    try:
+        request.query.text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"the query holds a lone surrogate at character {error.start}: decode the input as UTF-8"
+        ) from error

@@ -1,0 +1,229 @@
+"""One shard: its truth, its current base, the live tier on top, and the writer's lock."""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from index.durable import fsync_folder, storage_errors
+from index.errors import GrapnelError, IndexFormatError, NotFoundError
+from retrieval.base import Base
+from retrieval.collection_config import CollectionConfig
+from retrieval.compaction import Compaction, CompactionReport
+from retrieval.field_vectors import Encoders, FieldVectors
+from retrieval.generation import (
+    CURRENT,
+    Generation,
+    collect_garbage,
+    generation_name,
+    open_ref,
+    read_current,
+    read_generation,
+)
+from retrieval.live import Live
+from retrieval.lock import WriterLock
+from retrieval.progress import Progress, silent
+from retrieval.store import DocumentStore, StoreSnapshot
+from retrieval.view import View
+
+log = logging.getLogger(__name__)
+
+COMPACT_FRESH = 10_000
+COMPACT_FRESH_SHARE = 0.10
+COMPACT_DEAD = 1_000
+COMPACT_DEAD_SHARE = 0.20
+
+
+class Reading(NamedTuple):
+    """What one search reads: an index view and the SQLite snapshot of exactly the same operation."""
+
+    view: View
+    snapshot: StoreSnapshot
+
+
+class Shard:
+    """A shard folder, open for reading, and for writing when `writable`.
+
+    Thread-safe. Raises LockedError when another process writes, IndexFormatError on damage, NotFoundError where
+    nothing was built.
+    """
+
+    def __init__(self, folder: Path, config: CollectionConfig, encoders: Encoders, *, writable: bool) -> None:
+        self.folder = folder
+        self.config = config
+        self._refresh = threading.Lock()
+        self._compacting = threading.Lock()
+        self._live: Live | None = None
+        self._stamp: tuple[int, int] | None = None
+        if writable:
+            with storage_errors("create", folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                fsync_folder(folder.parent)
+        elif not (folder / "documents.db").exists():
+            raise NotFoundError(f"{folder} holds no documents.db: build the collection first")
+        self._lock = WriterLock(folder) if writable else None
+        try:
+            self.store = DocumentStore(folder / "documents.db", writable=writable)
+            self.vectors = FieldVectors(folder, config, encoders)
+        except BaseException:
+            self._release()
+            raise
+
+    @property
+    def published(self) -> bool:
+        """Whether a generation was ever published; before that the shard is an unfinished build."""
+        return (self.folder / CURRENT).exists()
+
+    def close(self) -> None:
+        """Stop following, close files, release the writer's lock."""
+        with self._compacting, self._refresh:
+            self._drop_live()
+            self.store.close()
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _drop_live(self) -> None:
+        if self._live is not None:
+            self._live.close()
+            self._live.base.close()
+            self._live = None
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """Yield a consistent view and snapshot of everything acknowledged so far."""
+        with self._refresh:
+            reading = self._refreshed()
+        try:
+            yield reading
+        finally:
+            self.store.release(reading.snapshot)
+
+    def _refreshed(self) -> Reading:
+        for _ in range(3):
+            self._follow_current()
+            assert self._live is not None, "_follow_current opened a base"
+            snapshot = self.store.open_snapshot()
+            try:
+                if snapshot.log_start() <= self._live.op + 1:
+                    return Reading(self._live.follow(snapshot), snapshot)
+            except BaseException:
+                self._drop_live()  # half-applied operations: replay from the base next time
+                self.store.release(snapshot)
+                raise
+            # A compaction in another process published and pruned between the two looks: look again.
+            self.store.release(snapshot)
+            self._stamp = None
+        raise IndexFormatError(
+            f"{self.folder}: the operation log starts after what the current generation covers: "
+            "run `grapnel compact`, which rebuilds the generation from the documents"
+        )
+
+    def _follow_current(self) -> None:
+        try:
+            status = (self.folder / CURRENT).stat()
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"{self.folder} has documents but no {CURRENT}: its build did not finish; run it again with --resume"
+            ) from error
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if self._live is None or stamp != self._stamp:
+            self._adopt(self._open_base())
+            self._stamp = stamp
+
+    def _open_base(self) -> Base:
+        for attempt in range(3):
+            current = read_current(self.folder)
+            assert current is not None, "the caller has seen CURRENT"
+            try:
+                return Base(self.folder, read_generation(self.folder, *current), self.config)
+            except (IndexFormatError, FileNotFoundError):
+                # The generation may have been replaced and removed while it was being opened.
+                if attempt == 2 or read_current(self.folder) == current:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _adopt(self, base: Base) -> None:
+        self._drop_live()
+        self._live = Live(base, self.config, self.vectors)
+
+    def generation(self) -> Generation | None:
+        """Return the current generation, or None before the first. Raises IndexFormatError when it is damaged."""
+        current = read_current(self.folder)
+        return None if current is None else read_generation(self.folder, *current)
+
+    def wants_compaction(self) -> bool:
+        """Return whether fresh rows exceed max(10,000, 10 %) of the base, or dead rows max(1,000, 20 %)."""
+        generation = self.generation()
+        if generation is None:
+            return False
+        with self.store.snapshot() as snapshot:
+            fresh, dead = snapshot.written_since(generation.op)
+        count = generation.passages
+        return fresh > max(COMPACT_FRESH, COMPACT_FRESH_SHARE * count) or dead > max(
+            COMPACT_DEAD, COMPACT_DEAD_SHARE * (count + fresh)
+        )
+
+    def compact(self, progress: Progress = silent) -> CompactionReport:
+        """Publish a generation that covers everything written so far, while searches and writes go on.
+
+        Damaged or missing components are rebuilt; a damaged CURRENT or generation file is replaced.
+        """
+        with self._compacting:
+            self.vectors.clean()
+            with self.store.snapshot() as snapshot:
+                report = Compaction(
+                    self.folder, self.config, snapshot, self.vectors, self._trusted_generation(), progress
+                ).run()
+                moved = {name: snapshot.fresh_keys(self.vectors.fingerprint(name)) for name in report.encoded}
+            base = self._open_base()
+            with self._refresh:
+                self._adopt(base)
+                status = (self.folder / CURRENT).stat()
+                self._stamp = (status.st_mtime_ns, status.st_ino)
+            self._tidy(moved)
+            return report
+
+    def _trusted_generation(self) -> Generation | None:
+        try:
+            return self.generation()
+        except IndexFormatError as error:
+            log.warning("rebuilding the generation: %s", error)
+            return None
+
+    def _tidy(self, moved: dict[str, list[bytes]]) -> None:
+        kept = collect_garbage(self.folder)
+        oldest = min(self._op_of(number) for number in kept)
+        with self.store.transaction() as writer:
+            for name, keys in moved.items():
+                writer.drop_vectors(self.vectors.fingerprint(name), keys)
+            writer.prune_log(oldest + 1)
+
+    def _op_of(self, number: int) -> int:
+        return int(json.loads((self.folder / generation_name(number)).read_bytes())["op"])
+
+    def encoded_fields(self) -> list[str]:
+        """Return the dense fields whose vectors are made here, not brought by clients."""
+        return [name for name, field in self.config.dense_fields().items() if field.encoder.kind != "external"]
+
+    def damaged_components(self) -> Sequence[str]:
+        """Return what `grapnel verify` reports about the base: one line per problem, empty when clean."""
+        problems: list[str] = []
+        try:
+            generation = self.generation()
+            if generation is None:
+                return [f"{self.folder} has no {CURRENT}: its build did not finish"]
+        except GrapnelError as error:
+            return [str(error)]
+        for name, ref in generation.components.items():
+            try:
+                open_ref(self.folder, name, ref)
+            except GrapnelError as error:
+                problems.append(str(error))
+        return problems

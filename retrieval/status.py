@@ -1,0 +1,53 @@
+"""`grapnel info`: what a collection holds, as plain values."""
+
+from pathlib import Path
+from typing import Any
+
+from index.component import open_component
+from retrieval.collection import Collection
+from retrieval.collection_config import DenseField
+from retrieval.generation import COMPONENTS
+from retrieval.pipeline_config import modes
+
+
+def describe(collection: Collection) -> dict[str, Any]:
+    """Return counts, generation, fields and sizes of a collection as JSON values."""
+    shard = collection.shard
+    generation = shard.generation()
+    with shard.store.snapshot() as snapshot:
+        documents, op = snapshot.document_count(), snapshot.last_op()
+        fresh, dead = snapshot.written_since(generation.op) if generation else (0, 0)
+    fields: dict[str, Any] = {}
+    for name, field in collection.config.fields.items():
+        about: dict[str, Any] = {"kind": "dense" if isinstance(field, DenseField) else "lexical"}
+        if isinstance(field, DenseField):
+            about |= {
+                "encoder": field.encoder.path if field.encoder.kind == "sentence-transformers" else field.encoder.kind,
+                "fingerprint": shard.vectors.fingerprint(name),
+                "index": field.index,
+                "metric": field.metric,
+            }
+        else:
+            about |= {"engine": field.engine, "language": field.language}
+        if generation:
+            about |= _component(shard.folder, generation.components[name].id)
+        fields[name] = about
+    return {
+        "folder": str(collection.folder),
+        "documents": documents,
+        "passages": generation.passages if generation else 0,
+        "operation": op,
+        "generation": generation.number if generation else None,
+        "fresh_passages": fresh,
+        "replaced_passages": dead,
+        "chunking": collection.config.chunking.kind,
+        "fields": fields,
+        "default_mode": collection.pipeline.default,
+        "modes": modes(collection.pipeline, collection.config),
+        "size_bytes": sum(path.stat().st_size for path in collection.folder.rglob("*") if path.is_file()),
+    }
+
+
+def _component(shard: Path, identity: str) -> dict[str, Any]:
+    component = open_component(shard / COMPONENTS / identity, verify=False)
+    return {"size_bytes": component.size_bytes, **component.counts}

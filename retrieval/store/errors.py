@@ -1,0 +1,27 @@
+"""SQLite's errors in grapnel's terms."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from index.errors import IndexFormatError, StorageError
+
+
+@contextmanager
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into StorageError or, for a damaged file, IndexFormatError."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        remedy = {
+            "SQLITE_FULL": "the disk is full: free space and repeat; acknowledged writes are intact",
+            "SQLITE_READONLY": "the folder is read-only: write to a copy elsewhere",
+            "SQLITE_CANTOPEN": "check that the folder exists and its permissions",
+            "SQLITE_BUSY": "another process holds the database: try again",
+        }
+        name = (error.sqlite_errorname or "").upper()
+        hint = next((text for key, text in remedy.items() if name.startswith(key)), "check the disk")
+        raise StorageError(f"{path}: {error}; {hint}") from error
+    except sqlite3.DatabaseError as error:
+        raise IndexFormatError(f"{path} is damaged ({error}): restore it from an export") from error

@@ -1,0 +1,107 @@
+"""What the store keeps, and the checksums that make damage visible."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.types import Document, Metadata, Passage
+
+
+class Span(NamedTuple):
+    """Characters [start, stop) of a document's text, and the hash of the text that encoders see for it."""
+
+    start: int
+    stop: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A validated document, cut into passages, ready to be written."""
+
+    document: Document
+    metadata_json: str
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One entry of the log: rows [old_first, +old_count) died, rows [new_first, +new_count) were born."""
+
+    op: int
+    kind: Literal["upsert", "delete", "patch"]
+    doc_id: str
+    old_first: int
+    old_count: int
+    new_first: int
+    new_count: int
+
+
+class Sums(NamedTuple):
+    """Checksums and spans of a stored document: enough to tell whether a new version differs."""
+
+    content: bytes
+    metadata: bytes
+    spans: tuple[tuple[int, int], ...]
+
+    def same_content(self, item: Prepared) -> bool:
+        """Whether text, title, client vectors and passages are those of `item`."""
+        return self.content == content_sum(item.document) and self.spans == tuple(span[:2] for span in item.spans)
+
+    def same_metadata(self, item: Prepared) -> bool:
+        """Whether the metadata is that of `item`."""
+        return self.metadata == digest(item.document.id, item.metadata_json)
+
+
+class DocumentRows(NamedTuple):
+    """A stored document with the rows of its passages [first_row, first_row + len(spans))."""
+
+    document: Document
+    first_row: int
+    version: int
+    spans: tuple[Span, ...]
+
+
+def metadata_json(metadata: Metadata) -> str:
+    """Canonical JSON of metadata: equal metadata, equal text."""
+    return json.dumps(metadata, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def digest(*parts: str | bytes) -> bytes:
+    """Return the 16-byte BLAKE2b checksum of length-prefixed parts."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        state.update(len(raw).to_bytes(8, "little"))
+        state.update(raw)
+    return state.digest()
+
+
+def content_sum(document: Document) -> bytes:
+    """Checksum over everything of a document that is indexed (metadata apart)."""
+    vectors = [part for name in sorted(document.vectors) for part in (name, vector_bytes(document.vectors[name]))]
+    return digest(document.id, document.title, document.text, *vectors)
+
+
+def vector_bytes(vector: npt.NDArray[np.float32]) -> bytes:
+    """Return the little-endian float32 form in which vectors are stored."""
+    return np.asarray(vector, dtype="<f4").tobytes()
+
+
+def passage_text(passage: Passage) -> str:
+    """Return the text that encoders see: the title, a space, the passage (the BEIR convention)."""
+    return f"{passage.title} {passage.text}" if passage.title else passage.text
+
+
+def text_key(text: str) -> bytes:
+    """Return the 16-byte BLAKE2b hash that names an encoded text."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def passage_key(passage: Passage) -> bytes:
+    """Return the key of a passage's encoded text."""
+    return text_key(passage_text(passage))
