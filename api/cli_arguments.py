@@ -31,7 +31,9 @@ class _Version(argparse.Action):
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; `command` names what was asked for. Raises RequestError."""
     parser = _Parser(
-        prog="grapnel", description="Build and search collections of documents, by meaning and by words.", allow_abbrev=False
+        prog="grapnel",
+        description="Build and search collections of documents, by meaning and by words.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
@@ -61,7 +63,11 @@ def _build(commands: Any) -> None:
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the new collection")
     parser.add_argument("--config", metavar="FILE", help="collection.toml: fields, encoder, chunking")
     parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting, e.g. chunking.max_tokens=128"
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a setting, e.g. chunking.max_tokens=128",
     )
     parser.add_argument("--resume", action="store_true", help="go on with a build that was interrupted")
 
@@ -72,7 +78,9 @@ def _search(commands: Any) -> None:
     _ranking_options(parser, k=10)
     parser.add_argument("--offset", metavar="N", type=int, default=0, help="skip the first N results")
     parser.add_argument("--min-score", metavar="X", type=float, help="drop results that score below X")
-    parser.add_argument("--diversity", metavar="X", type=float, default=0.0, help="0 = relevance only ... 1 = variety only")
+    parser.add_argument(
+        "--diversity", metavar="X", type=float, default=0.0, help="0 = relevance only ... 1 = variety only"
+    )
     parser.add_argument("--like", metavar="ID", help="find documents similar to this one, in place of a question")
     parser.add_argument("--group", choices=["document", "passage"], default="document", help="what a result is")
     parser.add_argument("--explain", action="store_true", help="show ranks and scores of every stage, and timings")

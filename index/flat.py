@@ -84,7 +84,7 @@ class FlatIndex:
             raise IndexFormatError(
                 f"{folder / _FILE} holds {vectors.dtype} {vectors.shape}, expected float32 (N, D): rebuild it"
             )
-        return cls(vectors, metric)
+        return cls(np.asarray(vectors), metric)  # the plain view: slicing a memmap object is slow
 
 
 def _blocks(rows: Rows, step: int, *, contiguous: bool) -> Iterable[Rows]:

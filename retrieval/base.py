@@ -38,8 +38,8 @@ class Base:
         try:
             opened = {name: open_ref(folder, name, ref) for name, ref in generation.components.items()}
             columns = opened[COLUMNS].folder
-            self.rows: Rows = np.load(columns / "rows.npy", mmap_mode="r", allow_pickle=False)
-            self.doc_of: npt.NDArray[np.int64] = np.load(columns / "doc_of.npy", mmap_mode="r", allow_pickle=False)
+            self.rows: Rows = _mapped(columns / "rows.npy")
+            self.doc_of: npt.NDArray[np.int64] = _mapped(columns / "doc_of.npy")
             self.columns = Columns.open(columns / _METADATA)
             self.dense: Mapping[str, VectorIndex] = {
                 name: open_dense(field, opened[name].folder) for name, field in config.dense_fields().items()
@@ -73,6 +73,11 @@ class Base:
             mask = documents if len(documents) == len(self.rows) else documents[self.doc_of]
             self._masks.put(key, mask)
         return mask
+
+
+def _mapped(path: Path) -> npt.NDArray[np.int64]:
+    # The plain view: slicing a memmap object is slow.
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def positions(sorted_rows: Rows, rows: Rows) -> npt.NDArray[np.int64]:

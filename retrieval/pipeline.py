@@ -154,13 +154,17 @@ class Pipeline:
 def rank_pool(view: View, pool: Pool, fused: npt.NDArray[np.float64], group: str) -> npt.NDArray[np.int64]:
     """Return the places of a pool by (-fused, document id, row); when grouping, each document's best passage only."""
     numbers = view.documents(pool.rows)
-    unique, inverse = np.unique(numbers, return_inverse=True)
-    ids = np.array(view.doc_ids(unique), dtype=object)
-    by_id = np.empty(len(unique), np.int64)
-    by_id[np.argsort(ids, kind="stable")] = np.arange(len(unique))
-    order = np.lexsort((pool.rows, by_id[inverse], -fused))
+    _, level, size = np.unique(-fused, return_inverse=True, return_counts=True)
+    tied = np.flatnonzero(size[level] > 1)
+    by_id = np.zeros(len(numbers), np.int64)
+    if len(tied):  # ids are strings and slow to fetch: only ties need them
+        unique, place = np.unique(numbers[tied], return_inverse=True)
+        rank = np.empty(len(unique), np.int64)
+        rank[np.argsort(np.array(view.doc_ids(unique), dtype=object), kind="stable")] = np.arange(len(unique))
+        by_id[tied] = rank[place]
+    order = np.lexsort((pool.rows, by_id, level))
     if group == "document":
-        _, first = np.unique(inverse[order], return_index=True)
+        _, first = np.unique(numbers[order], return_index=True)
         order = order[np.sort(first)]
     return order
 

@@ -154,7 +154,5 @@ class View:
     def doc_ids(self, numbers: npt.NDArray[np.int64]) -> list[str]:
         """Return the ids of documents numbered as `documents` does."""
         count = len(self.base.columns)
-        return [
-            self.base.columns.doc_id(int(number)) if number < count else self.fresh.doc_ids[int(number) - count]
-            for number in numbers
-        ]
+        stored = iter(self.base.columns.doc_ids(numbers[numbers < count]))
+        return [next(stored) if number < count else self.fresh.doc_ids[number - count] for number in numbers.tolist()]

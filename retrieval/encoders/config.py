@@ -41,10 +41,10 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.kind not in {"sentence-transformers", "hashing", "external"}:
             raise ConfigError(f"encoder.kind is {self.kind!r}; allowed: 'sentence-transformers', 'hashing', 'external'")
-        for name in ("dim", "max_tokens", "batch_tokens"):
+        for name, least in (("dim", 1), ("max_tokens", 8), ("batch_tokens", 1)):
             value: Any = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"encoder.{name} is {value}, expected at least 1")
+            if value is not None and value < least:
+                raise ConfigError(f"encoder.{name} is {value}, expected at least {least}")
         if self.kind == "sentence-transformers":
             if not self.path:
                 raise ConfigError("encoder.path is empty, expected a model folder or name")

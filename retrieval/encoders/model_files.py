@@ -94,8 +94,8 @@ class ModelFiles:
 def find_model(config: EncoderConfig) -> ModelFiles:
     """Return the files of a configured model: packaged, in a local folder, or from the model hub's cache or download.
 
-    Raises ConfigError where there is no such model, it holds no safetensors weights, or pickled ones that would be read,
-    or it contradicts the settings.
+    Raises ConfigError where there is no such model, where it holds no safetensors weights or pickled ones that a
+    loader would read, and where it contradicts the settings.
     """
     folder = _folder(config)
     _check_weights(folder)
@@ -131,7 +131,7 @@ def _folder(config: EncoderConfig) -> Path:
 
 def _from_hub(config: EncoderConfig) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415  only hub names need it
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
     name = config.path if "/" in config.path else f"sentence-transformers/{config.path}"
     # The cache is asked first: a collection keeps its vectors, and opens offline, whatever the hub serves today.
@@ -195,7 +195,7 @@ def _window(folder: Path, modules: tuple[tuple[str, str], ...]) -> int | None:
     if modules and not modules[0][1].endswith(".Transformer"):
         return None
     root = folder / modules[0][0] if modules else folder
-    settings = next((found for name in _WINDOW_FILES if (found := _read_json(root / name))), {})
+    settings: dict[str, Any] = next((found for name in _WINDOW_FILES if (found := _read_json(root / name))), {})
     processor = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
     explicit = processor.get("model_max_length") or settings.get("max_seq_length")
     if explicit is not None:

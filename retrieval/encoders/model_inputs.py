@@ -36,9 +36,12 @@ class Prepared(Protocol):
 
 
 class Inputs(Protocol):
-    """How texts become features of one model. window: tokens of one input; None = unlimited."""
+    """How texts become features of one model."""
 
-    window: int | None
+    @property
+    def window(self) -> int | None:
+        """Tokens of one input, special tokens included; None = unlimited."""
+        ...
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text, special tokens included, uncut."""
@@ -117,7 +120,7 @@ class _TokenInputs:
     def _prompt_length(self, prompt: str) -> Mapping[str, int]:
         """Return the feature by which some poolings leave the prompt out."""
         if prompt not in self._prompt_lengths:
-            features = self._model.preprocess(["a"], prompt=prompt) if prompt else {}
+            features: dict[str, Any] = self._model.preprocess(["a"], prompt=prompt) if prompt else {}
             self._prompt_lengths[prompt] = {key: features[key] for key in ("prompt_length",) if key in features}
         return self._prompt_lengths[prompt]
 

@@ -13,7 +13,7 @@ from index.types import Vectors
 from retrieval.encoders import check_queries, passage_text
 from retrieval.encoders.config import EncodedBatch, EncoderConfig
 from retrieval.encoders.model_files import ModelFiles, find_model
-from retrieval.encoders.model_inputs import Inputs, model_inputs
+from retrieval.encoders.model_inputs import model_inputs
 from retrieval.types import Passage, Query
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ class SentenceTransformerEncoder:
         self._query_prompt = files.prompt(config.query_prompt, "query")
         self._document_prompt = files.prompt(config.document_prompt, "document")
         self._task_prompts = files.prompts
-        self._unit_length = bool(config.normalize) or files.normalizes
         self._scale = bool(config.normalize) or (files.normalizes and config.dim is not None)
         self._batch_tokens = config.batch_tokens or (
             _CPU_BATCH_TOKENS if self._model.device.type == "cpu" else _BATCH_TOKENS
@@ -58,11 +57,6 @@ class SentenceTransformerEncoder:
     def window(self) -> int | None:
         """Tokens of one input, special tokens and prompt included; None = unlimited."""
         return self._inputs.window
-
-    @property
-    def normalizes(self) -> bool:
-        """Whether all vectors have unit length."""
-        return self._unit_length
 
     def encode_queries(self, queries: Sequence[Query]) -> Vectors:
         """Return float32 (len(queries), D); each query is encoded with the prompt of its own task.
@@ -144,7 +138,7 @@ def _load(config: EncoderConfig, files: ModelFiles) -> "SentenceTransformer":
     from transformers.utils import logging as progress  # noqa: PLC0415
 
     shown = progress.is_progress_bar_enabled()
-    progress.disable_progress_bar()
+    progress.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     try:
         model = SentenceTransformer(
             str(files.folder),
@@ -153,14 +147,14 @@ def _load(config: EncoderConfig, files: ModelFiles) -> "SentenceTransformer":
             local_files_only=True,
             model_kwargs={"use_safetensors": True},
         )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, AssertionError, SafetensorError) as error:
         raise ConfigError(
             f"encoder.path {config.path!r}: the model in {files.folder} cannot be loaded ({error}): "
             "give a complete sentence-transformers model without code of its own"
         ) from error
     finally:
         if shown:
-            progress.enable_progress_bar()
+            progress.enable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     model.eval()
     if config.max_tokens is not None:
         _set_window(model, config.max_tokens)

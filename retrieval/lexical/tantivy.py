@@ -217,7 +217,8 @@ def open_index(folder: Path, config: LexicalConfig, *, origin: Path) -> "Index":
 
 def _configured(index: "Index", config: LexicalConfig) -> "Index":
     index.register_tokenizer(_ANALYZER, make_analyzer(config))
-    # Snapshots change when they are asked to, and no thread polls the folder.
+    # Snapshots change only when they are asked to. (The thread in which tantivy polls for changes, one an index, was
+    # already started by opening it; it ends when the index goes.)
     index.config_reader("manual")
     return index
 
