@@ -2,7 +2,7 @@
 
     0 done    1 failure    2 usage or configuration    3 locked by another process    130 interrupted    141 reader gone
 
-Answers go to stdout, everything else to stderr. An exception that is not a GrapnelError is a bug and shows its traceback.
+Answers go to stdout, everything else to stderr. An exception that is no GrapnelError is a bug: its traceback shows.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Which function answers which command. Each takes the parsed arguments, speaks through Output, returns the exit status."""
+"""Which function answers which command. Each takes the parsed arguments and returns the exit status."""
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping

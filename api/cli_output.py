@@ -14,6 +14,9 @@ from rich.text import Text
 
 from api.cli_progress import Stages
 
+_PIPE_WIDTH = 1_000
+"""Columns where a program or a file reads: a table keeps each row on one line."""
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -26,7 +29,10 @@ class _Pipe(Console):
 
 
 def _console(*, stderr: bool) -> Console:
-    return _Pipe(stderr=stderr, highlight=False, markup=False, emoji=False)
+    console = _Pipe(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console
 
 
 def visible(text: str) -> str:
@@ -63,12 +69,12 @@ class Output:
     def answer(self, value: Mapping[str, Any], *people: RenderableType) -> None:
         """Print the command's answer: `value` as JSON (UTF-8 whatever the locale), or what is meant for people."""
         if self.as_json:
-            text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+            indent = 2 if self._out.is_terminal else None
+            text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
             sys.stdout.buffer.write(f"{text}\n".encode())
             sys.stdout.buffer.flush()
             return
         for item in people:
-            # Lines are not wrapped where a program reads them.
             self._out.print(item, soft_wrap=isinstance(item, Text) and not self._out.is_terminal)
 
     def note(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""How long work shows itself: one bar per stage on a terminal; elsewhere a line now and then, so that logs stay short."""
+"""How long work shows itself: a bar per stage on a terminal; elsewhere a line now and then, so that logs stay short."""
 
 import time
 

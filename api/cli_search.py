@@ -35,7 +35,7 @@ def search(args: Namespace, output: Output) -> int:
         people += [text for hit in enumerate(ranking.hits, start=request.offset + 1) for text in hit_texts(*hit, forms)]
         people += [Text("nothing found\n")] if not ranking.hits else []
         if args.explain and ranking.hits:
-            people.append(stage_table(ranking, mode, request.offset))
+            people += [stage_table(ranking, mode, request.offset), Text()]
         people += [Text(f"note: {one_line(note)}", style="yellow") for note in ranking.notes]
     if args.explain:
         people.append(timing_table(rankings[0].timings_s))

@@ -108,6 +108,10 @@ def read_queries(path: str | Path) -> list[Query]:
     queries: dict[str, Query] = {}
     for place, line in _lines(path):
         query = parse(line.text, place)
+        try:
+            f"{query.id}{query.text}".encode()
+        except UnicodeEncodeError as error:
+            raise CorpusError(f"{place}: the query holds a lone surrogate, half of a character: repair it") from error
         if not query.id.strip() or not query.text.strip():
             raise CorpusError(f"{place}: the query's {'text' if query.id.strip() else 'id'} is empty")
         if query.id in queries:

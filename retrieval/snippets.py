@@ -1,9 +1,9 @@
 """Snippets: the stretch of a passage that shows best why it was found, and where the query's words stand in it.
 
-Two words match when their forms are equal. The form of a word is its casefolded spelling without short English endings:
-a plural s, then -ed or -ing where at least two letters with a vowel stay, then a final e and the second of a doubled last
-letter; a final y counts as i. So file = files = filing, run = running, query = queries, and string is not str. It is a
-rule for display: what an index matches is its analyzer's business.
+Two words match when their forms are equal. The form of a word is its casefolded spelling without short English
+endings: a plural s, then -ed or -ing where at least two letters with a vowel stay, then a final e and the second of a
+doubled last letter; a final y counts as i. So file = files = filing, run = running, query = queries, and string is not
+str. It is a rule for display: what an index matches is its analyzer's business.
 """
 
 import re
@@ -24,11 +24,12 @@ _WORD = re.compile(rf"[{_EAST_ASIAN}]|[^\W_{_EAST_ASIAN}]+")
 
 _VOWEL = re.compile("[aeiouy]")
 
-_FUNCTION_WORDS = frozenset(
+_FUNCTION_WORDS = (
     "a about all am an and any are as at be been but by can could did do does for from had has have he her him his how "
     "i if in into is it its me my no not of on or our she should so some than that the their them then there these "
-    "they this those to us was we were what when where which who whom whose why will with would you your".split()
+    "they this those to us was we were what when where which who whom whose why will with would you your"
 )
+_IGNORED = frozenset(_FUNCTION_WORDS.split())
 
 
 class Snippet(NamedTuple):
@@ -57,7 +58,7 @@ def word_form(word: str) -> str:
 def query_forms(query: str) -> frozenset[str]:
     """Return the forms of a query's words without English function words, unless it has no others."""
     words = [match[0].casefold() for match in _WORD.finditer(query)]
-    telling = [word for word in words if word not in _FUNCTION_WORDS]
+    telling = [word for word in words if word not in _IGNORED]
     return frozenset(word_form(word) for word in telling or words)
 
 

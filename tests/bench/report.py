@@ -26,7 +26,13 @@ def machine() -> dict[str, str]:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
     packages = {name: version(name) for name in ("numpy", "torch", "sentence-transformers", "tantivy")}
-    return {"cpu": model, "cores": str(os.cpu_count()), "python": platform.python_version(), "commit": commit, **packages}
+    return {
+        "cpu": model,
+        "cores": str(os.cpu_count()),
+        "python": platform.python_version(),
+        "commit": commit,
+        **packages,
+    }
 
 
 def save(name: str, section: str, value: dict[str, Any]) -> None:

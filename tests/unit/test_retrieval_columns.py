@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -110,6 +111,44 @@ def test_ten_thousand_sparse_keys_cost_by_value_not_by_document(tmp_path: Path) 
     assert len(list(tmp_path.iterdir())) < 20
     assert passing(columns, "eq", "key 77", 77) == [77]
     assert passing(columns, "exists", "nested.flag 3", True) == list(range(3, number, 7))
+
+
+def test_lists_of_a_sparse_key(tmp_path: Path) -> None:
+    documents: list[dict[str, Any]] = [{} for _ in range(100)]
+    documents[7] = {"tags": ["a", "b"]}
+    documents[20] = {"tags": "b"}
+    documents[50] = {"tags": ["c", "a", "a"]}
+    documents[99] = {"tags": ["b", "a", None]}
+    built(documents).write(tmp_path)
+    columns = Columns.open(tmp_path)
+    assert passing(columns, "contains_any", "tags", ["a"]) == [7, 50, 99]
+    assert passing(columns, "contains_any", "tags", ["b", "c"]) == [7, 20, 50, 99]
+    assert passing(columns, "contains_all", "tags", ["b"]) == [7, 20, 99]
+    assert passing(columns, "contains_all", "tags", ["a", "b"]) == [7, 99]
+    assert passing(columns, "contains_all", "tags", ["a", None]) == [99]
+    assert passing(columns, "contains_all", "tags", []) == [7, 20, 50, 99]
+
+
+def test_nan_equals_nothing_and_leaves_the_order_of_numbers_intact(tmp_path: Path) -> None:
+    numbers = [float("nan") if i % 2 else 50 - i for i in range(100)]
+    built({"n": number} for number in numbers).write(tmp_path)
+    columns = Columns.open(tmp_path)
+    for i in range(0, 100, 2):
+        assert passing(columns, "eq", "n", 50 - i) == [i]
+        assert passing(columns, "gt", "n", 50 - i) == list(range(0, i, 2))
+    assert len(passing(columns, "exists", "n", True)) == 100
+
+
+def test_ids_of_one_hash_are_told_apart(tmp_path: Path) -> None:
+    twins = ["document 14036", "document 19862"]
+    assert len({hashlib.blake2b(twin.encode(), digest_size=4).digest() for twin in twins}) == 1
+    builder = ColumnsBuilder()
+    for twin in twins:
+        builder.add(twin, {})
+    builder.write(tmp_path)
+    columns = Columns.open(tmp_path)
+    assert [passing(columns, "eq", "_id", twin) for twin in twins] == [[0], [1]]
+    assert passing(columns, "nin", "_id", twins) == []
 
 
 def test_equal_input_gives_equal_bytes_and_a_component_that_verifies(tmp_path: Path) -> None:
