@@ -4,13 +4,15 @@ import json
 from collections.abc import Mapping, Set
 from typing import Any
 
+from rich.console import RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from api.cli_output import one_line
 from retrieval.snippets import Snippet, snippet
 from retrieval.types import Hit, Ranking, SearchRequest
 
-_INDENT = "      "
+_INDENT = 5
 _METADATA_CHARACTERS = 160
 
 
@@ -19,24 +21,22 @@ def score_text(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
 
 
-def hit_texts(rank: int, hit: Hit, forms: Set[str]) -> list[Text]:
+def hit_lines(rank: int, hit: Hit, forms: Set[str]) -> list[RenderableType]:
     """Return a hit for people: rank, score, id and title; the snippet with the matched words marked; the metadata."""
     head = Text.assemble((f"{rank:>3}  ", "dim"), (score_text(hit.score), "cyan"), "  ", (one_line(hit.doc_id), "bold"))
     if hit.passage.title and hit.passage.title != hit.doc_id:
         head.append(f"  {one_line(hit.passage.title)}")
-    texts = [head]
+    lines: list[RenderableType] = [head]
     shown = snippet(hit.passage.text, forms)
     if shown.end > shown.start:
-        texts.append(_snippet_text(hit.passage.text, shown))
+        lines.append(Padding.indent(_snippet_text(hit.passage.text, shown), _INDENT))
     if hit.metadata:
-        texts.append(Text(_INDENT + _metadata(hit.metadata), style="dim"))
-    texts[-1].append("\n")
-    return texts
+        lines.append(Padding.indent(Text(_metadata(hit.metadata), style="dim"), _INDENT))
+    return [*lines, Text()]
 
 
 def _snippet_text(text: str, shown: Snippet) -> Text:
-    result = Text(_INDENT)
-    result.append("… " if shown.start else "")
+    result = Text("… " if shown.start else "")
     offset = len(result) - shown.start
     result.append(one_line(text[shown.start : shown.end]))
     for start, end in shown.highlights:

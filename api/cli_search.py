@@ -8,7 +8,7 @@ from rich.text import Text
 
 from api.cli_explain import stage_table, timing_table
 from api.cli_filter import filter_argument
-from api.cli_hits import hit_texts, ranking_value
+from api.cli_hits import hit_lines, ranking_value
 from api.cli_output import Output, one_line
 from index.errors import RequestError
 from retrieval.collection import Collection
@@ -32,7 +32,7 @@ def search(args: Namespace, output: Output) -> int:
         values.append(ranking_value(request, ranking, forms))
         if len(requests) > 1:
             people.append(Text(one_line(request.query.text), style="bold underline"))
-        people += [text for hit in enumerate(ranking.hits, start=request.offset + 1) for text in hit_texts(*hit, forms)]
+        people += [line for hit in enumerate(ranking.hits, start=request.offset + 1) for line in hit_lines(*hit, forms)]
         people += [Text("nothing found\n")] if not ranking.hits else []
         if args.explain and ranking.hits:
             people += [stage_table(ranking, mode, request.offset), Text()]

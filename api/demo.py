@@ -17,7 +17,7 @@ QUESTIONS = (
 
 
 def demo() -> int:
-    """Build the demo collection unless it is there, ask the questions, say what to type next; return the exit status."""
+    """Build the demo collection unless it is there, ask the questions, say what to type next; return exit status."""
     if not (FOLDER / "shards/0000/CURRENT").exists():
         resume = ["--resume"] if (FOLDER / "collection.toml").exists() else []
         status = main(["build", "python-docs", "--out", str(FOLDER), *resume])
@@ -27,7 +27,8 @@ def demo() -> int:
     print(  # noqa: T201  the demo is a command
         "\nNow ask your own:\n"
         f'  .venv/bin/grapnel search {FOLDER} "how do I sort a list of objects by an attribute?" --explain\n'
-        f'  .venv/bin/grapnel search {FOLDER} "open a socket" --filter \'{{"type": "eq", "key": "kind", "value": "function"}}\'\n'
+        f'  .venv/bin/grapnel search {FOLDER} "open a socket" --filter '
+        '\'{"type": "eq", "key": "kind", "value": "function"}\'\n'
         f"  .venv/bin/grapnel info {FOLDER}\n"
         "or build a collection from your own files:\n"
         "  .venv/bin/grapnel build ~/notes --out notes"

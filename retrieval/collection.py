@@ -208,9 +208,9 @@ class Collection:
             raise error
         with self._ingest_lock:
             if self._ingest is None:
-                dense = list(self.config.dense_fields())
-                encoder = self._shard.vectors.encoder(dense[0]) if dense else None
-                self._ingest = Ingest(self._shard, self.config, Chunker(self.config.chunking, encoder))
+                first = next(iter(self.config.dense_fields().values()), None)
+                chunker = Chunker(self.config.chunking, first.encoder if first else None)
+                self._ingest = Ingest(self._shard, self.config, chunker)
             return self._ingest
 
     # -- search -------------------------------------------------------------------------------------------------

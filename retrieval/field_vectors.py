@@ -78,10 +78,19 @@ class FieldVectors:
         return [key for key, known in zip(rest, stored, strict=True) if not known]
 
     def clean(self) -> None:
-        """Remove what killed writers left behind, and the stores of encoders no field uses any more."""
-        for name in self._fields:
-            if self._fields[name].encoder.kind != "external":
-                self.store(name, self.encoder(name).dim).clean()
+        """Remove what killed writers left behind in the vector stores."""
+        for store in self._used_stores():
+            store.clean()
+
+    def compact(self, keep: Keys) -> None:
+        """Merge small shards of the vector stores and drop vectors of texts that are gone. keep: keys still in use."""
+        for store in self._used_stores():
+            store.compact(keep)
+
+    def _used_stores(self) -> list[VectorStore]:
+        encoded = [name for name, field in self._fields.items() if field.encoder.kind != "external"]
+        stores = [self.store(name, self.encoder(name).dim) for name in encoded]
+        return list({store.folder: store for store in stores}.values())
 
     def problems(self, name: str) -> list[str]:
         """Return one line per damaged shard of a field's vector store."""

@@ -1,10 +1,13 @@
 """The interfaces that pieces of the pipeline meet at."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from index.types import Vectors
 from retrieval.types import Passage, Query, Ranking, SearchRequest
+
+if TYPE_CHECKING:
+    from retrieval.encoders.config import EncodedBatch
 
 
 class Encoder(Protocol):
@@ -30,6 +33,10 @@ class Encoder(Protocol):
 
     def encode_passages(self, passages: Sequence[Passage]) -> Vectors:
         """Return float32 (len(passages), D), in the order given."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> "EncodedBatch":
+        """Encode document texts as they are (see `passage_text`), and count those beyond the window."""
         ...
 
 

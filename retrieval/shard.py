@@ -204,6 +204,8 @@ class Shard:
             for name, keys in moved.items():
                 writer.drop_vectors(self.vectors.fingerprint(name), keys)
             writer.prune_log(oldest + 1)
+            # Under the write lock: no batch may count on a vector while it is being dropped.
+            self.vectors.compact(writer.all_rows()[1])
 
     def _op_of(self, number: int) -> int:
         return int(json.loads((self.folder / generation_name(number)).read_bytes())["op"])

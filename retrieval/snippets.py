@@ -75,8 +75,10 @@ def snippet(text: str, forms: Set[str], width: int = WIDTH) -> Snippet:
     matches = list(_matches(text, forms, limit))
     first, last = _best_run(matches, width)
     if first == last:
-        end = min(width, limit)
-        return Snippet(*_trimmed(text, 0, _cut_left(text, 0, end) or end))
+        start, _ = _trimmed(text, 0, limit)
+        end = min(start + width, limit)
+        cut = _cut_left(text, start, end)
+        return Snippet(*_trimmed(text, start, cut if cut > start else end))
     left, right = matches[first][0], matches[last - 1][1]
     if right - left > width:  # a single word wider than the window
         return Snippet(left, left + width, ((left, left + width),))

@@ -40,16 +40,17 @@ def parse_html(page: bytes | str) -> Parsed:
             raise missing("lxml", error) from error
         except bs4.ParserRejectedMarkup as error:
             raise ValueError(f"not HTML: {error}") from error
-    heading = soup.title or soup.h1
     text = re.sub(r"[ \t]+\n", "\n", "".join(_visible(soup)))
-    return Parsed(re.sub(r"\n{3,}", "\n\n", text).strip(), " ".join(heading.get_text().split()) if heading else "")
+    heading = soup.title or soup.h1
+    title = "".join(_visible(heading)) if heading else ""
+    return Parsed(re.sub(r"\n{3,}", "\n\n", text).strip(), " ".join(title.split()))
 
 
-def _visible(soup: "Tag") -> Iterator[str]:
+def _visible(root: "Tag") -> Iterator[str]:
     """Yield text and breaks in document order, with an explicit stack: pages nest deeper than Python recurses."""
     from bs4.element import NavigableString, PreformattedString, Tag  # noqa: PLC0415  optional
 
-    pending: list[Any] = [soup]
+    pending: list[Any] = [root]
     line_start = True
     while pending:
         node = pending.pop()

@@ -108,28 +108,28 @@ def test_rankings_are_those_of_pyserini_on_real_text(tmp_path: Path) -> None:
     source = DATA / "cranfield"
     if not source.is_dir():
         pytest.skip(f"no data at {source} (set GRAPNEL_DATA)")
+    parts = [name for name in ("pandas", "openai", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if parts:
+        pytest.skip(f"only the lean part of pyserini is installed: LuceneSearcher needs {', '.join(parts)}")
     texts = [json.loads(line) for line in (source / "corpus.jsonl").read_text("utf-8").splitlines()]
     asked = [json.loads(line)["text"] for line in (source / "queries.jsonl").read_text("utf-8").splitlines()]
     index = built(tmp_path / "index", [(row, text["title"], text["text"]) for row, text in enumerate(texts)])
     (tmp_path / "queries.json").write_text(json.dumps(asked))
     script = """
 import json, os, sys
+from pathlib import Path
 from retrieval.lexical import jvm
 jvm.start()
 os.environ.setdefault("OPENAI_API_KEY", "unused")  # pyserini makes a client when it is imported
-try:
-    from pyserini.search.lucene import LuceneSearcher
-except ImportError as error:
-    sys.exit(f"cannot import pyserini.search.lucene: {error}")
+from pyserini.search.lucene import LuceneSearcher
 searcher = LuceneSearcher(sys.argv[1])
 searcher.set_bm25(0.9, 0.4)
-runs = [[(hit.docid, hit.score) for hit in searcher.search(query, 100)] for query in json.load(open(sys.argv[2]))]
-json.dump(runs, open(sys.argv[3], "w"))
+asked = json.loads(Path(sys.argv[2]).read_text())
+runs = [[(hit.docid, hit.score) for hit in searcher.search(query, 100)] for query in asked]
+Path(sys.argv[3]).write_text(json.dumps(runs))
 """
     arguments = [str(tmp_path / name) for name in ("index", "queries.json", "runs.json")]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
-    if "cannot import pyserini.search.lucene" in done.stderr:
-        pytest.skip(f"only the lean part of pyserini is installed: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     for query, run in zip(asked, json.loads((tmp_path / "runs.json").read_text()), strict=True):
         found = index.search(query, 100)
@@ -160,7 +160,6 @@ def test_an_empty_index_answers(tmp_path: Path) -> None:
     ("language", "text", "query"),
     [
         ("german", "schöne alte Häuser", "Haus"),
-        ("japanese", "東京都に住んでいます", "東京"),
         ("cjk", "信息检索系统", "检索"),
     ],
 )

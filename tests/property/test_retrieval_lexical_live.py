@@ -35,7 +35,7 @@ def numbered(batch: Sequence[str], first: int) -> list[tuple[int, str, str]]:
     return [(first + place, "", text) for place, text in enumerate(batch)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     texts,
     st.lists(texts, max_size=4),
@@ -67,7 +67,7 @@ def test_a_grown_copy_answers_as_an_index_built_at_once(
         live.close()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(texts, st.lists(st.tuples(texts, st.lists(st.integers(0, 40), max_size=8)), max_size=5))
 def test_exactly_the_rows_that_were_not_deleted_are_found(
     base: list[str], steps: list[tuple[list[str], list[int]]]

@@ -66,7 +66,7 @@ def test_the_base_stays_byte_identical_through_deletions_and_merges(base: Path, 
     scratch = tmp_path / "scratch"
     live = TantivyLive(CONFIG, base, scratch)
     alive = set(range(500))
-    commits = 40
+    commits = 16
     for step in range(commits):
         fresh = texts(500 + 5 * step, 505 + 5 * step)
         gone = [10 * step, 10 * step + 1]
@@ -160,7 +160,7 @@ def test_searches_go_on_while_changes_are_committed(base: Path, tmp_path: Path) 
     threads = [threading.Thread(target=search) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for step in range(25):
+    for step in range(12):
         live.apply(texts(500 + 10 * step, 510 + 10 * step), range(5 * step, 5 * step + 5))
         live.commit()
     stop.set()

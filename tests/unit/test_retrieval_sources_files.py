@@ -200,8 +200,8 @@ def test_what_is_not_read_is_reported(tmp_path: Path) -> None:
     assert [document.id for document in source.documents()] == ["a.txt", "linked.txt"]
     kinds = "(read are .txt .md .html .htm .pdf .docx)"
     assert sorted(source.skipped) == [
-        f"1 skipped, without a suffix {kinds}: Makefile",
         "1 skipped, hidden: .git",
+        f"1 skipped, without a suffix {kinds}: Makefile",
         "2 skipped, no text in it (an empty file, or a scan that needs OCR): blank.txt, scan.pdf",
         "2 skipped, not a plain file (links to folders are not followed): gone.txt, loop",
         f"7 skipped, of kind .png {kinds}: 0.png, 1.png, 2.png, 3.png, 4.png, ...",

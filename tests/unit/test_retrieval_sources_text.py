@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from index.errors import CorpusError, StorageError
-from retrieval.sources import open_source
+from retrieval.sources import lines, open_source
 from retrieval.sources.jsonl import stdin_source
 from retrieval.types import Document
 
@@ -123,8 +123,8 @@ def test_an_empty_file_holds_no_documents(write: Write, name: str) -> None:
 
 
 def test_blank_records_are_skipped_and_reported(write: Write) -> None:
-    lines = [json.dumps({"id": n, "title": "", "text": "" if n % 2 else "x"}) for n in range(1, 15)]
-    source = open_source(str(write("a.jsonl", "\n".join(lines))))
+    rows = [json.dumps({"id": n, "title": "", "text": "" if n % 2 else "x"}) for n in range(1, 15)]
+    source = open_source(str(write("a.jsonl", "\n".join(rows))))
     assert [document.id for document in source.documents()] == ["2", "4", "6", "8", "10", "12", "14"]
     places = ", ".join(f"a.jsonl line {n}" for n in (1, 3, 5, 7, 9))
     assert source.skipped == [f"7 skipped, nothing in it to search (no title, no text): {places}, ..."]
@@ -187,6 +187,22 @@ def test_reading_takes_memory_for_a_document_not_for_the_file(tmp_path: Path) ->
     finally:
         tracemalloc.stop()
     assert peak < 4_000_000
+
+
+def test_a_document_of_50_mb(write: Write) -> None:
+    text = "fifty MB of text " * 3_000_000
+    (document,) = read(write("a.jsonl", json.dumps({"id": "1", "text": text})))
+    assert document.text == text
+
+
+def test_a_line_beyond_the_limit_is_refused_unread(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "LINE_BYTES", 100)
+    exact = '{"id": "1", "text": "%s"}\n'
+    fits = write("a.jsonl", exact.replace("%s", "x" * (100 - len(exact) + 2)))
+    assert fits.stat().st_size == 100
+    assert len(read(fits)) == 1
+    longer = write("b.jsonl", '{"id": "1", "text": "y"}\n' + "x" * 1000)
+    assert "b.jsonl line 2 is longer than 100 bytes" in refused(longer)
 
 
 def test_a_beir_folder_is_its_corpus(write: Write) -> None:
