@@ -10,7 +10,7 @@ from rich.text import Text
 from api.cli_output import Output, facts
 from api.cli_progress import Stages
 from api.cli_sizes import folder_bytes, size
-from index.errors import GrapnelError, LockedError
+from index.errors import ConfigError, GrapnelError, LockedError
 from retrieval.collection import SHARD, build
 from retrieval.collection_config import FILE, CollectionConfig, parse_collection, read_collection_config
 from retrieval.compaction import CompactionReport
@@ -30,7 +30,7 @@ def build_collection(args: Namespace, output: Output) -> int:
             added, compacted = build(
                 folder, source.documents(), config, resume=args.resume, progress=stages, total=source.estimate
             )
-    except LockedError:
+    except (ConfigError, LockedError):
         raise
     except (GrapnelError, KeyboardInterrupt):
         if (folder / FILE).exists() and not (folder / SHARD / CURRENT).exists():

@@ -46,12 +46,14 @@ class ModelFiles:
     """A model folder on this machine, with the prompts, window and normalisation that it declares.
 
     window: tokens of one input, special tokens included; None = unlimited or unknown.
+    truncate_dim: the Matryoshka dimension that the model itself asks for, if any.
     """
 
     folder: Path
     prompts: Mapping[str, str]
     modules: tuple[tuple[str, str], ...]
     window: int | None
+    truncate_dim: int | None
 
     @property
     def normalizes(self) -> bool:
@@ -72,6 +74,7 @@ class ModelFiles:
             "document_prompt": self.prompt(config.document_prompt, "document"),
             "prompts": dict(self.prompts),
             "dim": config.dim,
+            "truncate_dim": self.truncate_dim,
             "max_tokens": config.max_tokens,
             "normalize": bool(config.normalize) or self.normalizes,
         }
@@ -104,7 +107,8 @@ def find_model(config: EncoderConfig) -> ModelFiles:
         (str(module["path"]), str(module["type"])) for module in _read_json(folder / "modules.json", default=[])
     )
     prompts = {str(name): str(prompt or "") for name, prompt in (declared.get("prompts") or {}).items()}
-    model = ModelFiles(folder, prompts, modules, config.max_tokens or _window(folder, modules))
+    window = config.max_tokens or _window(folder, modules)
+    model = ModelFiles(folder, prompts, modules, window, declared.get("truncate_dim"))
     if config.normalize is False and model.normalizes:
         raise ConfigError(
             f"encoder.normalize is false, but model {config.path!r} itself ends by normalising: remove the key"

@@ -170,6 +170,8 @@ def _set_window(model: "SentenceTransformer", max_tokens: int) -> None:
 
 
 def _dimension(config: EncoderConfig, model: "SentenceTransformer") -> int:
+    if config.dim is not None:
+        model.truncate_dim = None  # what the model asks for itself gives way
     own = model.get_embedding_dimension()
     if own is None:
         raise ConfigError(f"model {config.path!r} does not say its dimension: add a pooling module")

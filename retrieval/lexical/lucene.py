@@ -37,7 +37,7 @@ def build_lucene(folder: Path, config: LexicalConfig, passages: Iterable[tuple[i
 
     Raises ConfigError, CorpusError naming the row of a text too long for the engine or with lone surrogates,
     MissingDependencyError, StorageError.
-    Cost: about 25,000 passages of 110 words a second on one core, half a second to start, up to 1.3 GB of memory, and,
+    Cost: about 20,000 passages of 110 words a second on one core, half a second to start, up to 1 GB of Java heap, and,
     for a while, the size of the texts on disk.
     """
     config.validate()
@@ -95,7 +95,7 @@ def open_lucene(folder: Path, config: LexicalConfig) -> "LuceneIndex":
     """Open what `build_lucene` wrote; nothing is written into the folder, which may be read-only.
 
     Raises MissingDependencyError, ConfigError (see jvm.start), IndexFormatError when Lucene cannot read it.
-    Cost: 0.3 s to start Java in the first call of a process, then a millisecond.
+    Cost: 0.5 s to start Java in the first call of a process, then a millisecond.
     """
     config.validate()
     jvm.start()

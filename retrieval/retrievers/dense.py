@@ -63,8 +63,7 @@ class DenseStage:
     def scores(self, context: Context, ask: Ask, rows: Rows) -> npt.NDArray[np.float32]:
         """See Stage: exact, whatever the index. Cost: reads the rows' vectors."""
         query = prepare(context.query_vectors(self.name, [ask]), self._metric)
-        (result,) = metric_scores(query, self.vectors(context, rows), self._metric)
-        return result
+        return metric_scores(query, self.vectors(context, rows), self._metric).reshape(-1)
 
     def vectors(self, context: Context, rows: Rows) -> Vectors:
         """Return the prepared vectors of rows of the view, float32 (n, D)."""

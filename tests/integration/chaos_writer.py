@@ -1,6 +1,6 @@
 """Child of test_collection_kill.py: works on a collection until it is done or killed, and says so on stdout.
 
-    chaos_writer.py SCENARIO FOLDER [--seed N] [--dim N] [--endless] [--trace]
+    chaos_writer.py SCENARIO FOLDER [--seed N] [--dim N] [--count N] [--resume] [--endless]
 
 Before an operation starts, {"begin": operation} is printed; after it returned, {"done": true}. A parent that kills
 this process at any moment therefore knows what was acknowledged and which one operation was under way.
@@ -10,32 +10,35 @@ import argparse
 import json
 import random
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import index.durable
+from index.errors import NotFoundError
+from retrieval.collection import Collection
+from retrieval.collection import build as build_collection
+from retrieval.collection_config import CollectionConfig, DenseField
+from retrieval.encoders import EncoderConfig
+from retrieval.lexical import LexicalConfig
+from retrieval.types import Document
 
 WORDS = [f"w{number}" for number in range(40)]
 EVERYWHERE = "anchor"
 """A word in every document, so that one query finds them all."""
 
 KEEPER = "keeper"
-"""A document that is never changed and has every metadata field, so that every filter is always allowed."""
+"""A document that is never changed and has every metadata field, so that no filter names an unknown one."""
 
 Operation = dict[str, Any]
 
 
-def say(**message: Any) -> None:
-    print(json.dumps(message), flush=True)
-
-
-def trace_failpoints() -> list[str]:
-    """Record the names of all failpoints passed from now on. Must run before anything else of grapnel is imported."""
-    passed: list[str] = []
-    index.durable.failpoint = passed.append
-    return passed
+def config_of(dim: int) -> CollectionConfig:
+    """Hashing encoder and tantivy: a real collection without a model."""
+    encoder = EncoderConfig(kind="hashing", dim=dim)
+    return CollectionConfig(fields={"dense": DenseField(encoder), "lexical": LexicalConfig()})
 
 
 def random_document(rng: random.Random, doc_id: str) -> Operation:
@@ -54,25 +57,8 @@ def first_documents(seed: int, count: int) -> list[Operation]:
     return [keeper, *(random_document(rng, f"d{number % (count - 1)}") for number in range(count))]
 
 
-def random_operation(rng: random.Random, known: list[str], fresh: Iterator[str]) -> Operation:
-    """One seeded operation; ids it names may be gone already, which must not matter."""
-
-    def some_id() -> str:
-        return rng.choice(known) if known and rng.random() < 0.6 else next(fresh)
-
-    kind = rng.choices(["one", "batch", "delete", "delete matching", "patch"], [4, 4, 2, 1, 3])[0]
-    match kind:
-        case "one":
-            return {"op": "add", "documents": [random_document(rng, some_id())]}
-        case "batch":  # ids may repeat, which parts the batch into several transactions
-            return {"op": "add", "documents": [random_document(rng, some_id()) for _ in range(rng.randint(2, 25))]}
-        case "delete":
-            return {"op": "delete", "ids": [some_id() for _ in range(rng.randint(1, 6))]}
-        case "delete matching":
-            return {"op": "delete matching", "group": rng.randrange(5), "among": [some_id() for _ in range(12)]}
-        case _:
-            changes = {"group": rng.randrange(5), "level": rng.choice([None, 0.25, 0.75])}
-            return {"op": "patch", "id": rng.choice(known) if known else KEEPER, "changes": changes}
+def say(**message: Any) -> None:
+    print(json.dumps(message), flush=True)
 
 
 @contextmanager
@@ -83,23 +69,50 @@ def announced(operation: Operation) -> Iterator[None]:
 
 
 class Writer:
-    """Applies announced operations to an open collection."""
+    """Applies seeded, announced operations to an open collection."""
 
-    def __init__(self, collection: Any, rng: random.Random) -> None:
+    def __init__(self, collection: Collection, seed: int) -> None:
         self.collection = collection
-        self._rng = rng
-        self._known = [doc_id for doc_id in (document.id for document in collection.documents()) if doc_id != KEEPER]
-        self._fresh = (f"n{rng.getrandbits(40):010x}" for _ in iter(int, 1))
+        self._rng = random.Random(seed)
+        self._known = [document.id for document in collection.documents() if document.id != KEEPER]
 
     def step(self) -> None:
-        operation = random_operation(self._rng, self._known, self._fresh)
+        operation = self._choose()
         with announced(operation):
             self._apply(operation)
 
-    def _apply(self, operation: Operation) -> None:
-        from index.errors import NotFoundError
-        from retrieval.types import Document
+    def compact(self) -> None:
+        with announced({"op": "compact"}):
+            self.collection.compact()
 
+    def add(self, documents: list[Operation]) -> None:
+        with announced({"op": "add", "documents": documents}):
+            self._apply({"op": "add", "documents": documents})
+
+    def _some_id(self) -> str:
+        """Mostly one that was used before; it may be deleted by now, which must not matter."""
+        if self._known and self._rng.random() < 0.6:
+            return self._rng.choice(self._known)
+        return f"n{self._rng.getrandbits(40):010x}"
+
+    def _choose(self) -> Operation:
+        rng = self._rng
+        match rng.choices(["one", "batch", "delete", "delete matching", "patch"], [4, 4, 2, 1, 3])[0]:
+            case "delete":
+                return {"op": "delete", "ids": [self._some_id() for _ in range(rng.randint(1, 6))]}
+            case "delete matching":
+                among = [self._some_id() for _ in range(12)]
+                return {"op": "delete matching", "group": rng.randrange(5), "among": among}
+            case "patch" if self._known:
+                changes = {"group": rng.randrange(5), "level": rng.choice([None, 0.25, 0.75])}
+                return {"op": "patch", "id": rng.choice(self._known), "changes": changes}
+            case "batch":  # ids may repeat, which parts the batch into several transactions
+                count = rng.randint(2, 25)
+            case _:
+                count = 1
+        return {"op": "add", "documents": [random_document(rng, self._some_id()) for _ in range(count)]}
+
+    def _apply(self, operation: Operation) -> None:
         match operation["op"]:
             case "add":
                 self.collection.add(Document(**value) for value in operation["documents"])
@@ -107,65 +120,39 @@ class Writer:
             case "delete":
                 self.collection.delete(operation["ids"])
             case "delete matching":
-                chosen = {"type": "in", "key": "_id", "value": operation["among"]}
+                among = {"type": "in", "key": "_id", "value": operation["among"]}
                 group = {"type": "eq", "key": "group", "value": operation["group"]}
-                self.collection.delete(filter={"type": "and", "filters": [chosen, group]})
+                self.collection.delete(filter={"type": "and", "filters": [among, group]})
             case "patch":
                 try:
                     self.collection.patch(operation["id"], operation["changes"])
                 except NotFoundError:
-                    self._known.remove(operation["id"])
-
-    def compact(self) -> None:
-        with announced({"op": "compact"}):
-            self.collection.compact()
+                    self._known = [doc_id for doc_id in self._known if doc_id != operation["id"]]
 
 
-def config_of(dim: int) -> Any:
-    """Hashing encoder and tantivy: a real collection without a model."""
-    from retrieval.collection_config import CollectionConfig, DenseField
-    from retrieval.encoders import EncoderConfig
-    from retrieval.lexical import LexicalConfig
-
-    encoder = EncoderConfig(kind="hashing", dim=dim)
-    return CollectionConfig(fields={"dense": DenseField(encoder), "lexical": LexicalConfig()})
-
-
-def create(folder: Path, args: argparse.Namespace) -> None:
+def create(args: argparse.Namespace) -> None:
     """Create an empty collection, then write a little."""
-    from retrieval.collection import Collection
-
     with announced({"op": "create"}):
-        collection = Collection.create(folder, config_of(args.dim))
+        collection = Collection.create(args.folder, config_of(args.dim))
     with collection:
-        writer = Writer(collection, random.Random(args.seed))
-        for _ in range(2):
-            writer.step()
+        Writer(collection, args.seed).add(first_documents(args.seed, args.count))
 
 
-def build(folder: Path, args: argparse.Namespace) -> None:
-    """Build a collection for the first time."""
-    from retrieval.collection import build as build_collection
-    from retrieval.types import Document
-
-    documents = first_documents(args.seed, args.count)
+def build(args: argparse.Namespace) -> None:
+    """Build a collection, or go on with its build."""
+    documents = [Document(**value) for value in first_documents(args.seed, args.count)]
     with announced({"op": "build"}):
-        build_collection(folder, (Document(**value) for value in documents), config_of(args.dim))
-
-
-def write(folder: Path, args: argparse.Namespace) -> None:
-    """Write to a collection that exists, compacting now and then; --endless: until killed, compacting in between."""
-    import threading
-
-    from retrieval.collection import Collection
-
-    rng = random.Random(args.seed)
-    with Collection.open(folder, writable=True) as collection:
-        writer = Writer(collection, rng)
         say(ready=True)
+        build_collection(args.folder, documents, config_of(args.dim), resume=args.resume)
+
+
+def write(args: argparse.Namespace) -> None:
+    """Write to a collection that exists and compact now and then; --endless: at the same time, until killed."""
+    with Collection.open(args.folder, writable=True) as collection:
+        writer = Writer(collection, args.seed)
         if args.endless:
-            # A second thread compacts while this one writes. It announces nothing: compaction changes no document.
-            threading.Thread(target=_compact_for_ever, args=(collection, rng.getrandbits(32)), daemon=True).start()
+            threading.Thread(target=compact_for_ever, args=(collection, args.seed), daemon=True).start()
+            say(ready=True)
         steps = 0
         while args.endless or steps < 6:
             writer.step()
@@ -174,34 +161,29 @@ def write(folder: Path, args: argparse.Namespace) -> None:
                 writer.compact()
 
 
-def _compact_for_ever(collection: Any, seed: int) -> None:
-    import time
-
+def compact_for_ever(collection: Collection, seed: int) -> None:
+    """Announces nothing: compaction changes no document."""
     rng = random.Random(seed)
     while True:
         time.sleep(rng.random() / 5)
         collection.compact()
 
 
-def repair(folder: Path, args: argparse.Namespace) -> None:
+def repair(args: argparse.Namespace) -> None:
     """Compact a collection whose files are damaged, then merge the shards of its vector store."""
-    from retrieval.collection import Collection
-    from retrieval.field_vectors import keys_array
-
-    with Collection.open(folder, writable=True) as collection:
+    with Collection.open(args.folder, writable=True) as collection:
         with announced({"op": "compact"}):
             collection.compact()
+        with collection.shard.store.snapshot() as snapshot:
+            _, keys = snapshot.all_rows()
+        store = collection.shard.vectors.store("dense", args.dim)
+        half = keys[: len(keys) // 2]
         with announced({"op": "merge vectors"}):
-            with collection.shard.store.snapshot() as snapshot:
-                _, keys = snapshot.all_rows()
-            assert len(keys) > 1
-            store = collection.shard.vectors.store("dense", args.dim)
-            half = len(keys) // 2
-            store.append(keys_array([key.tobytes() for key in keys[:half]]), store.get(keys[:half])[1])
+            store.append(half, store.get(half)[1])
             store.compact(keys)
 
 
-SCENARIOS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
+SCENARIOS: dict[str, Callable[[argparse.Namespace], None]] = {
     "create": create,
     "build": build,
     "write": write,
@@ -216,13 +198,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--count", type=int, default=30)
+    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--endless", action="store_true")
-    parser.add_argument("--trace", action="store_true")
     args = parser.parse_args()
-    passed = trace_failpoints() if args.trace else []
-    SCENARIOS[args.scenario](args.folder, args)
+    SCENARIOS[args.scenario](args)
     assert "torch" not in sys.modules, "a collection with the hashing encoder loaded torch"
-    say(passed=passed)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ PAGE = """<!DOCTYPE html><html><head><meta charset="iso-8859-15"><title> The
 <body><nav><a href="/">Home</a></nav><!-- hidden -->
 <h1>Head&nbsp;line</h1>
 <p>One <b>bold</b>word,
-wrapped   line.<br>Next</p><div><div>Inner</div></div>
+wrapped   line.<br> Next</p><div><div> Inner</div></div>
 <script>var x = "<p>no</p>";</script><noscript>no</noscript><template><p>no</p></template>
 <ul><li>first</li><li>second</li></ul>
 <table><tr><th>name</th><th>size</th></tr><tr><td>bolt</td><td>M6</td></tr></table>

@@ -291,6 +291,7 @@ stray words
 <!-- a comment -->
 Second, with an unclosed <p> tag.
 </TEXT>
+last words
 </DOC><doc id="x"><docno>2</docno><text>one line</text></doc>
 </ROOT>
 """
@@ -304,6 +305,7 @@ def test_trec_newswire(write: Write) -> None:
         "stray words",
         "First bold <tag>.",
         "Second, with an unclosed  tag.",
+        "last words",
     ]
     assert one.metadata == {"author": "A. Writer", "in": ["STEEL", "OIL"]}
     assert brief([two]) == [("2", "", "one line")]
@@ -366,6 +368,14 @@ def test_a_prefix_forces_the_format(write: Write) -> None:
     path = write("export.dat", '{"id": "1", "text": "a"}')
     assert brief(read(f"jsonl:{path}")) == [("1", "", "a")]
     assert brief(read(write("A.JSONL", '{"id": "1", "text": "a"}'))) == [("1", "", "a")]
+
+
+def test_a_path_that_is_called_like_a_format(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("trec/a.txt", "text")
+    write("csv:x.jsonl", '{"id": "1", "text": "a"}')
+    assert [document.id for document in read("trec")] == ["a.txt"]
+    assert [document.id for document in read("./csv:x.jsonl")] == ["1"]
 
 
 def test_a_file_lost_between_opening_and_reading_is_a_storage_error(write: Write) -> None:
