@@ -107,12 +107,13 @@ def _values(
 ) -> dict[Choice, npt.NDArray[np.float64]]:
     """Return nDCG@10 per query, float64 (Q,), of every choice."""
     runs: dict[Choice, dict[str, list[str]]] = {(depth, weight): {} for depth in DEPTHS for weight in WEIGHTS}
+    scored = with_weights(collection.pipeline, mode, (0.5, 0.5), DEPTHS[0])  # "scores", whatever the present method
     done = 0
     for depth in DEPTHS:
         for start in range(0, len(queries), _BATCH):
             batch = queries[start : start + _BATCH]
             requests = [SearchRequest(query, k=_CUT, depth=depth) for query in batch]
-            with collection.pools(requests, mode=mode) as (view, pools):
+            with collection.pools(requests, mode=mode, config=scored) as (view, pools):
                 for query, pool in zip(batch, pools, strict=True):
                     numbers = view.documents(pool.rows)
                     for weight in WEIGHTS:

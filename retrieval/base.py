@@ -3,14 +3,16 @@
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from index.component import Component
+from index.errors import IndexFormatError
 from index.types import Mask, Rows, VectorIndex
 from retrieval.build import LEXICAL, open_dense
-from retrieval.collection_config import CollectionConfig
+from retrieval.collection_config import CollectionConfig, component_config
 from retrieval.columns import Columns, ColumnsBuilder
 from retrieval.filters import Filter, canonical
 from retrieval.generation import Generation, hold, open_ref
@@ -30,13 +32,19 @@ class Base:
 
     rows: int64 (N,), ascending. doc_of: int64 (N,), position -> document number 0..M-1.
     dense, lexical: the index of each field. The generation stays on disk until `close`.
+    fingerprints: of the encoder of each dense field. Raises IndexFormatError on damage, or where a field was built with
+    other settings than the configuration's.
     """
 
-    def __init__(self, folder: Path, generation: Generation, config: CollectionConfig) -> None:
+    def __init__(
+        self, folder: Path, generation: Generation, config: CollectionConfig, fingerprints: Mapping[str, str]
+    ) -> None:
         self.generation = generation
         self._lock_descriptor = hold(folder, generation)
         try:
             opened = {name: open_ref(folder, name, ref) for name, ref in generation.components.items()}
+            for name, field in config.fields.items():
+                _check_built(name, component_config(field, fingerprints.get(name)), opened.get(name))
             columns = opened[COLUMNS].folder
             self.rows: Rows = _mapped(columns / "rows.npy")
             self.doc_of: npt.NDArray[np.int64] = _mapped(columns / "doc_of.npy")
@@ -73,6 +81,20 @@ class Base:
             mask = documents if len(documents) == len(self.rows) else documents[self.doc_of]
             self._masks.put(key, mask)
         return mask
+
+
+def _check_built(name: str, wanted: Mapping[str, Any], component: Component | None) -> None:
+    found = None if component is None else component.config
+    if found == wanted:
+        return
+    if found is None:
+        what = "is new in collection.toml"
+    else:
+        keys = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
+        what = ", ".join(
+            f"was built with {key} = {found.get(key)!r}, collection.toml says {wanted.get(key)!r}" for key in keys
+        )
+    raise IndexFormatError(f"field {name!r} {what}: run `grapnel compact`, which rebuilds it, or restore the setting")
 
 
 def _mapped(path: Path) -> npt.NDArray[np.int64]:

@@ -26,7 +26,7 @@ from retrieval.collection_config import CollectionConfig, collection_table, read
 from retrieval.compaction import CompactionReport
 from retrieval.config import to_toml
 from retrieval.field_vectors import Encoders
-from retrieval.filters import parse_filter
+from retrieval.filters import Filter, matches, parse_filter
 from retrieval.ingest import AddReport, Ingest, batches
 from retrieval.pipeline import Pipeline
 from retrieval.pipeline_config import FILE as PIPELINE_FILE
@@ -152,8 +152,13 @@ class Collection:
         return report
 
     def load(self, documents: Iterable[Document], progress: Progress = silent, total: int | None = None) -> AddReport:
-        """Store documents of a build that is not searchable yet; `compact` then encodes and indexes them."""
+        """Store documents of a build that is not searchable yet; `compact` then encodes and indexes them.
+
+        Raises ConfigError once the collection is searchable.
+        """
         ingest = self._writer()
+        if self._shard.published:
+            raise ConfigError(f"{self.folder} is already built: use `add`, or `grapnel add`, for more documents")
         report, done = AddReport(), 0
         for batch in batches(documents):
             report += ingest.load(batch)
@@ -173,31 +178,36 @@ class Collection:
             stored = writer.get(doc_id)
             if stored is None:
                 raise NotFoundError(f"no document {doc_id!r}: add it first")
-            merged = {**stored.document.metadata, **changes}
-            document = replace(stored.document, metadata={k: v for k, v in merged.items() if v is not None})
+            metadata = {key: value for key, value in stored.document.metadata.items() if key not in changes}
+            metadata |= {key: value for key, value in changes.items() if value is not None}
+            document = replace(stored.document, metadata=metadata)
             check_document(document)
             if metadata_json(document.metadata) != metadata_json(stored.document.metadata):
                 writer.set_metadata(doc_id, document.metadata)
         self._maybe_compact()
         return document
 
-    def delete(self, doc_ids: Iterable[str] = (), *, filter: Mapping[str, Json] | None = None) -> int:  # noqa: A002  the field's word
+    def delete(self, doc_ids: str | Iterable[str] = (), *, filter: Mapping[str, Json] | None = None) -> int:  # noqa: A002  the field's word
         """Delete documents by id and those that match a filter; return how many there were.
 
         Raises RequestError on a bad filter.
         """
         self._writer()
-        chosen = list(doc_ids)
-        if filter is not None:
-            chosen += self._matching(filter)
+        chosen = [doc_ids] if isinstance(doc_ids, str) else list(doc_ids)
+        condition = None if filter is None else parse_filter(filter)
+        matching = [] if condition is None else self._matching(condition)
         with self._shard.store.transaction() as writer:
             count = sum(writer.delete(doc_id) for doc_id in dict.fromkeys(chosen))
+            for doc_id in matching:
+                stored = writer.get(doc_id)  # another thread may have changed it since it was found
+                if condition is not None and stored and matches(condition, stored.document.metadata, doc_id):
+                    count += writer.delete(doc_id)
         self._maybe_compact()
         return count
 
-    def _matching(self, condition: Mapping[str, Json]) -> list[str]:
+    def _matching(self, condition: Filter) -> list[str]:
         with self._shard.reading() as reading:
-            rows = reading.view.allowed(parse_filter(condition)).rows()
+            rows = reading.view.allowed(condition).rows()
             return reading.view.doc_ids(np.unique(reading.view.documents(rows)))
 
     def _writer(self) -> Ingest:
@@ -232,9 +242,15 @@ class Collection:
             return pipeline.retrieve(Context(reading.view, self._encode_queries), reading.snapshot, requests)
 
     @contextmanager
-    def pools(self, requests: Sequence[SearchRequest], *, mode: str) -> Iterator[tuple[View, list[Pool]]]:
-        """Yield the view and the unranked candidates of each request: what tuning and evaluation look at."""
-        pipeline = Pipeline(self.config, self.pipeline, resolve_mode(self.pipeline, self.config, mode))
+    def pools(
+        self, requests: Sequence[SearchRequest], *, mode: str, config: PipelineConfig | None = None
+    ) -> Iterator[tuple[View, list[Pool]]]:
+        """Yield the view and the unranked candidates of each request: what tuning and evaluation look at.
+
+        config: another pipeline than the collection's.
+        """
+        config = config or self.pipeline
+        pipeline = Pipeline(self.config, config, resolve_mode(config, self.config, mode))
         with self._shard.reading() as reading:
             yield reading.view, pipeline.pools(Context(reading.view, self._encode_queries), reading.snapshot, requests)
 

@@ -11,13 +11,16 @@ from typing import Any, Literal
 from index.errors import ConfigError
 from index.metric import Metric
 from retrieval.chunking import ChunkingConfig
-from retrieval.config import override, parse, read_toml, to_table
+from retrieval.config import check_table, override, parse, read_toml, to_table
 from retrieval.encoders import EncoderConfig
 from retrieval.lexical import LexicalConfig
 
 FORMAT = 1
 FILE = "collection.toml"
 _FIELD_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_RESERVED = ("columns", "hybrid")
+"""Names of the metadata component and of the default fusion."""
+
 _FIELD_KINDS = ("dense", "lexical")
 _DEFAULT_FIELDS = {"dense": {"kind": "dense"}, "lexical": {"kind": "lexical"}}
 
@@ -40,6 +43,15 @@ class CollectionConfig:
     fields: Mapping[str, DenseField | LexicalConfig] = field(
         default_factory=lambda: {"dense": DenseField(EncoderConfig()), "lexical": LexicalConfig()}
     )
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError on a field name that cannot be used."""
+        if not self.fields:
+            raise ConfigError("[fields] is empty: a collection needs at least one field")
+        for name in self.fields:
+            if not _FIELD_NAME.fullmatch(name) or name in _RESERVED:
+                reserved = " and ".join(_RESERVED)
+                raise ConfigError(f"[fields.{name}]: a name has 1 to 64 of a-z, 0-9, _ and -; {reserved} are reserved")
 
     def dense_fields(self) -> dict[str, DenseField]:
         """Return the dense fields by name."""
@@ -66,25 +78,27 @@ def parse_collection(table: Mapping[str, Any], where: str) -> CollectionConfig:
     version = table.get("format", FORMAT)
     if version != FORMAT:
         raise ConfigError(f"{where}.format is {version!r}, this grapnel reads {FORMAT}")
-    return CollectionConfig(
-        format=FORMAT,
-        chunking=parse(ChunkingConfig, table.get("chunking", {}), f"{where} [chunking]"),
-        fields=_parse_fields(table.get("fields", _DEFAULT_FIELDS), table.get("encoder", {}), where),
-    )
+    encoder = table.get("encoder", {})
+    parse(EncoderConfig, encoder, f"{where} [encoder]")  # so that a mistake is reported where it was made
+    fields = table.get("fields", _DEFAULT_FIELDS)
+    check_table(fields, f"{where} [fields]")
+    try:
+        return CollectionConfig(
+            format=FORMAT,
+            chunking=parse(ChunkingConfig, table.get("chunking", {}), f"{where} [chunking]"),
+            fields=_parse_fields(fields, encoder, where),
+        )
+    except ConfigError as error:
+        raise error if str(error).startswith(where) else ConfigError(f"{where} {error}") from error
 
 
 def _parse_fields(
     tables: Mapping[str, Any], encoder: Mapping[str, Any], where: str
 ) -> dict[str, DenseField | LexicalConfig]:
-    if not tables:
-        raise ConfigError(f"{where} [fields] is empty: a collection needs at least one field")
     fields: dict[str, DenseField | LexicalConfig] = {}
     for name, table in tables.items():
         place = f"{where} [fields.{name}]"
-        if not _FIELD_NAME.fullmatch(name):
-            raise ConfigError(f"{place}: a field name has 1 to 64 of a-z, 0-9, _ and -")
-        if not isinstance(table, Mapping):
-            raise ConfigError(f"{place} is {table!r}, expected a table")
+        check_table(table, place)
         rest = {key: value for key, value in table.items() if key != "kind"}
         match table.get("kind"):
             case "dense":
@@ -110,6 +124,12 @@ def collection_table(config: CollectionConfig) -> dict[str, Any]:
         for name, value in config.fields.items()
     }
     return {"format": config.format, "chunking": to_table(config.chunking), "fields": fields}
+
+
+def component_config(field: DenseField | LexicalConfig, fingerprint: str | None) -> dict[str, Any]:
+    """Return what decides the bytes of a field's component, as JSON values. fingerprint: of a dense field's encoder."""
+    table: dict[str, Any] = to_table(field)
+    return table if fingerprint is None else {**table, "encoder": fingerprint}
 
 
 def digest_of(value: Any) -> str:

@@ -21,8 +21,7 @@ from index.metric import prepare
 from index.types import Rows, Vectors
 from retrieval.base import COLUMNS, write_columns
 from retrieval.build import INDEX_WRITERS, LEXICAL_WRITERS
-from retrieval.collection_config import CollectionConfig, DenseField, digest_of
-from retrieval.config import to_table
+from retrieval.collection_config import CollectionConfig, DenseField, component_config, digest_of
 from retrieval.encoding import EncodeReport, client_blocks, encode_missing, passages_of, stored_blocks
 from retrieval.field_vectors import FieldVectors, Keys
 from retrieval.generation import (
@@ -88,10 +87,10 @@ class Compaction:
             refs[name] = reused
 
         for name, dense in self.config.dense_fields().items():  # first: encoding is what a killed build keeps
-            config = {**to_table(dense), "encoder": self.vectors.fingerprint(name)}
+            config = component_config(dense, self.vectors.fingerprint(name))
             component(name, "dense", config, self._dense_filler(name, dense, rows, keys, reports))
         for name, lexical in self.config.lexical_fields().items():
-            component(name, "lexical", to_table(lexical), self._lexical_filler(name, lexical, len(rows)))
+            component(name, "lexical", component_config(lexical, None), self._lexical_filler(name, lexical, len(rows)))
         component(
             COLUMNS,
             "columns",

@@ -21,6 +21,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} does not exist") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
 
 
 def override(table: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -55,6 +57,7 @@ def parse(cls: type[T], table: Mapping[str, Any], where: str) -> T:
 
     where: file and table, for messages. Raises ConfigError on an unknown or missing key or a value of the wrong type.
     """
+    check_table(table, where)
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]  # T is a dataclass
     unknown = sorted(table.keys() - fields.keys())
@@ -68,7 +71,16 @@ def parse(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     ]
     if missing:
         raise ConfigError(f"{where}: key {missing[0]!r} is required")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def check_table(table: object, where: str) -> None:
+    """Raise ConfigError unless `table` is a table."""
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where} is {table!r}, expected a table")
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

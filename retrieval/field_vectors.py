@@ -55,6 +55,11 @@ class FieldVectors:
         """Return the encoder of a field."""
         return self._encoders.get(self._fields[name].encoder)
 
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Fingerprint of each dense field's encoder."""
+        return self._fingerprints
+
     def fingerprint(self, name: str) -> str:
         """Return the fingerprint of a field's encoder without loading it."""
         return self._fingerprints[name]

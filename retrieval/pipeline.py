@@ -1,5 +1,6 @@
 """From requests to rankings: candidates, fusion, grouping, diversity, text."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from index.metric import prepare
 from retrieval.collection_config import CollectionConfig
 from retrieval.diversity import select_diverse
 from retrieval.filters import parse_filter
-from retrieval.pipeline_config import PipelineConfig
+from retrieval.pipeline_config import MAX_DEPTH, PipelineConfig
 from retrieval.retrievers.dense import DenseStage
 from retrieval.retrievers.fusion import Pool, fuse, single_pool
 from retrieval.retrievers.lexical import LexicalStage
@@ -21,7 +22,6 @@ from retrieval.types import Hit, Query, Ranking, SearchRequest
 from retrieval.view import View
 
 MAX_K = 100_000
-MAX_DEPTH = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,26 @@ class Pipeline:
     def _asks(self, context: Context, snapshot: StoreSnapshot, requests: Sequence[SearchRequest]) -> list[Ask]:
         for request in requests:
             check_request(request)
+            self._check_vectors(context.view, request)
         return [self._ask(context, snapshot, request) for request in requests]
+
+    def _check_vectors(self, view: View, request: SearchRequest) -> None:
+        """Raise RequestError unless the query has what every dense stage needs."""
+        query = request.query
+        for name, vector in query.vectors.items():
+            index = view.base.dense.get(name)
+            if index is None:
+                known = ", ".join(view.base.dense) or "none"
+                raise RequestError(f"query {query.id!r} brings a vector for {name!r}; dense fields: {known}")
+            if np.shape(vector) != (index.dim,) or not np.isfinite(vector).all():
+                raise RequestError(
+                    f"query {query.id!r} brings a vector of shape {np.shape(vector)} for field {name!r}, expected "
+                    f"{index.dim} finite numbers"
+                )
+        if request.like is None and not query.text.strip():
+            for stage in self._stages:
+                if isinstance(stage, DenseStage) and stage.name not in query.vectors:
+                    raise RequestError(f"query {query.id!r} has no text, and no vector for field {stage.name!r}")
 
     def _ask(self, context: Context, snapshot: StoreSnapshot, request: SearchRequest) -> Ask:
         view = context.view
@@ -178,8 +197,13 @@ def check_request(request: SearchRequest) -> None:
         "diversity": (request.diversity, 0, 1),
     }
     for name, (value, low, high) in limits.items():
-        if value is not None and not low <= value <= high:
+        whole = name == "diversity" or isinstance(value, int)
+        if value is not None and not (whole and low <= value <= high):
             raise RequestError(f"{name} is {value}, expected {low} to {high}")
+    if request.group not in {"document", "passage"}:
+        raise RequestError(f"group is {request.group!r}, expected 'document' or 'passage'")
+    if request.min_score is not None and math.isnan(request.min_score):
+        raise RequestError("min_score is not a number")
     if request.like is None and not request.query.text.strip() and not request.query.vectors:
         raise RequestError("the query is empty: give a text, vectors, or a document to find similar ones to")
     try:

@@ -1,5 +1,6 @@
 """pipeline.toml: what decides a search. It may change per request; nothing on disk depends on it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ DENSE_WEIGHT = 0.4
 """Share of the dense part in the default fusion: the best fixed value over thirteen datasets (docs/log.md)."""
 
 DEPTH = 200
+MAX_DEPTH = 1_000_000
 
 FusionMethod: TypeAlias = Literal["scores", "rrf"]
 
@@ -65,15 +67,19 @@ def default_weights(collection: CollectionConfig, parts: tuple[str, ...]) -> tup
 
 
 def read_pipeline(path: Path, collection: CollectionConfig) -> PipelineConfig:
-    """Read and check a pipeline.toml against the collection it will search. Raises ConfigError."""
-    table = {"default": default_pipeline(collection).default, **read_toml(path)}
-    return check_pipeline(parse(PipelineConfig, table, path.name), collection, path.name)
+    """Read and check a pipeline.toml against the collection it will search; what it leaves out is as by default.
+
+    Raises ConfigError.
+    """
+    usual = default_pipeline(collection)
+    config = parse(PipelineConfig, {"default": usual.default, **read_toml(path)}, path.name)
+    return check_pipeline(replace(config, fusion={**usual.fusion, **config.fusion}), collection, path.name)
 
 
 def check_pipeline(config: PipelineConfig, collection: CollectionConfig, where: str) -> PipelineConfig:
     """Return `config` if every name and number in it makes sense for `collection`; raise ConfigError otherwise."""
-    if config.depth < 1:
-        raise ConfigError(f"{where}.depth is {config.depth}, expected at least 1")
+    if not 1 <= config.depth <= MAX_DEPTH:
+        raise ConfigError(f"{where}.depth is {config.depth}, expected 1 to {MAX_DEPTH}")
     for name, fusion in config.fusion.items():
         place = f"{where} [fusion.{name}]"
         unknown = [part for part in fusion.parts if part not in collection.fields]
@@ -81,17 +87,21 @@ def check_pipeline(config: PipelineConfig, collection: CollectionConfig, where: 
             raise ConfigError(
                 f"{place}.parts is {list(fusion.parts)}, expected distinct fields of {list(collection.fields)}"
             )
-        if len(fusion.weights) != len(fusion.parts) or min(fusion.weights) < 0 or sum(fusion.weights) <= 0:
+        if len(fusion.weights) != len(fusion.parts) or not _are_weights(fusion.weights):
             raise ConfigError(
                 f"{place}.weights is {list(fusion.weights)}, expected one weight >= 0 per part, not all 0"
             )
-        if fusion.rrf_k < 0:
+        if not (math.isfinite(fusion.rrf_k) and fusion.rrf_k >= 0):
             raise ConfigError(f"{place}.rrf_k is {fusion.rrf_k}, expected at least 0")
         if name in collection.fields:
             raise ConfigError(f"{place}: {name!r} is already the name of a field")
     if config.default not in modes(config, collection):
         raise ConfigError(f"{where}.default is {config.default!r}; modes: {', '.join(modes(config, collection))}")
     return config
+
+
+def _are_weights(weights: tuple[float, ...]) -> bool:
+    return all(math.isfinite(weight) and weight >= 0 for weight in weights) and sum(weights) > 0
 
 
 def modes(config: PipelineConfig, collection: CollectionConfig) -> list[str]:

@@ -107,6 +107,7 @@ class Shard:
 
     def _refreshed(self) -> Reading:
         for _ in range(3):
+            self.store.check_open()
             self._follow_current()
             assert self._live is not None, "_follow_current opened a base"
             snapshot = self.store.open_snapshot()
@@ -142,7 +143,7 @@ class Shard:
             current = read_current(self.folder)
             assert current is not None, "the caller has seen CURRENT"
             try:
-                return Base(self.folder, read_generation(self.folder, *current), self.config)
+                return Base(self.folder, read_generation(self.folder, *current), self.config, self.vectors.fingerprints)
             except (IndexFormatError, FileNotFoundError):
                 # The generation may have been replaced and removed while it was being opened.
                 if attempt == 2 or read_current(self.folder) == current:

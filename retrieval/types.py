@@ -69,7 +69,9 @@ class SearchRequest:
 
     k: results wanted, after skipping `offset`. filter: see retrieval.filters.
     depth: candidates each retriever contributes, None = the pipeline's (raised, with a note, when offset + k needs
-    more). group: "document" returns each document once, by its best passage. min_score: drop hits below it.
+    more; fused scores depend on it, so set it at least as deep as the last page). Among equal scores at the depth,
+    passages written first count.
+    group: "document" returns each document once, by its best passage. min_score: drop hits below it.
     diversity: MMR weight of dissimilarity in [0, 1]; 0 = pure relevance. exclude: document ids never returned.
     like: id of a stored document to find similar ones to, in place of a query text.
     """

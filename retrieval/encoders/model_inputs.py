@@ -1,8 +1,9 @@
 """Texts to model features: tokenised once, cut to the window, padded batch by batch.
 
 `SentenceTransformer.encode` sorts by characters and tokenises inside each batch. Knowing the token counts first gives
-batches of a fixed cost and shows what is cut; keeping the token ids saves the second tokenisation. Models whose features are not plain padded token ids (routers, static embeddings, several modalities) go
-through their own `preprocess` instead.
+batches of a fixed cost and shows what is cut; keeping the token ids saves the second tokenisation. Models whose
+features are not plain padded token ids (routers, static embeddings, several modalities) go through their own
+`preprocess` instead.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,5 @@
 """A writable copy of an immutable tantivy index: linked base, new segments beside it."""
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from retrieval.lexical.tantivy import (
     link_base,
     make_document,
     open_index,
+    remove_folder,
 )
 
 _HEAP_BYTES = 15_000_000
@@ -82,7 +82,7 @@ class TantivyLive:
         """Wait for running merges and remove the scratch folder; what was not committed is dropped."""
         with engine_errors("close", self._scratch):
             self._writer.wait_merging_threads()
-        shutil.rmtree(self._scratch)
+        remove_folder(self._scratch)
 
     def _snapshot(self) -> TantivyIndex:
         return TantivyIndex(self._index.searcher(), self._schema, self._config)

@@ -9,11 +9,12 @@ exact up to 40 words, then in steps of at most an eighth.
 
 import os
 import shutil
+import tempfile
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,10 +83,23 @@ def open_tantivy(folder: Path, config: LexicalConfig) -> "TantivyIndex":
     config.validate()
     # tantivy takes a lock file where it opens an index, so it opens a throw-away folder of links. Once the index is
     # open its files are mapped, and the links are no longer needed.
-    with TemporaryDirectory(prefix="grapnel-lexical-") as view:
-        link_base(folder, Path(view))
-        index = open_index(Path(view), config, origin=folder)
+    with storage_errors("create", Path(tempfile.gettempdir())):
+        view = Path(tempfile.mkdtemp(prefix="grapnel-lexical-"))
+    try:
+        link_base(folder, view)
+        index = open_index(view, config, origin=folder)
         return TantivyIndex(index.searcher(), index.schema, config)
+    finally:
+        remove_folder(view)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that tantivy has open: its watcher thread takes a lock file there once, at its own moment."""
+    for _ in range(100):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.001)
 
 
 class TantivyIndex:

@@ -41,7 +41,7 @@ class DenseStage:
     ) -> list[Candidates]:
         view = context.view
         bitmap = None if allowed.everything else allowed.bitmap
-        near = view.base.dense[self.name].search(vectors, depth, bitmap, effort)
+        near = view.base.dense[self.name].search(vectors, min(depth, max(1, len(view.base.rows))), bitmap, effort)
         rows = np.where(near.rows >= 0, view.base.rows[near.rows], -1) if len(view.base.rows) else near.rows
         fresh = self._fresh_scores(context, vectors, allowed)
         found = []
@@ -79,10 +79,14 @@ class DenseStage:
     def normalised(
         self, scores: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float64]:
-        """Min-max over the stage's own candidates; a score below all of them comes out negative."""
+        """Min-max over the stage's own candidates; a score below all of them comes out negative.
+
+        Where all candidates tie, they count 1 and everything below them 0.
+        """
         if not len(reference):
             return np.zeros(len(scores))
         low, high = float(reference[-1]), float(reference[0])
         if high == low:
-            return np.ones(len(scores))
+            # Rows outside the depth are scored by another product: equal vectors may differ in the last bits.
+            return (scores >= low - 1e-6 * max(1.0, abs(low))).astype(np.float64)
         return (scores.astype(np.float64) - low) / (high - low)

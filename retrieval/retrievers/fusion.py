@@ -80,13 +80,13 @@ def _fuse_one(
         places = np.searchsorted(rows, candidates.rows)
         ranks[part, places] = np.arange(1, len(places) + 1)
         scores[part, places] = candidates.scores
-        if config.method == "rrf":
-            terms[part, places] = 1 / (config.rrf_k + ranks[part, places])
-            continue
         outside = np.flatnonzero(ranks[part] == 0)
         if len(outside):
             scores[part, outside] = stage.scores(context, ask, rows[outside])
-        terms[part] = stage.normalised(scores[part], candidates.scores)
-    weights = np.asarray(config.weights) / sum(config.weights)
+        if config.method == "rrf":
+            terms[part, places] = 1 / (config.rrf_k + ranks[part, places])
+        else:
+            terms[part] = stage.normalised(scores[part], candidates.scores)
+    weights = np.asarray(config.weights) / (1.0 if config.method == "rrf" else sum(config.weights))
     exhausted = all(len(candidates.rows) < ask.depth for candidates in found)
     return Pool(rows, tuple(stage.name for stage in stages), scores, ranks, terms, weights @ terms, exhausted)

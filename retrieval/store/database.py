@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from index.durable import failpoint
-from index.errors import IndexFormatError
+from index.errors import IndexFormatError, StorageError
 from retrieval.store.errors import sqlite_errors
 from retrieval.store.snapshot import StoreSnapshot
 from retrieval.store.writer import StoreWriter
@@ -64,6 +64,7 @@ class DocumentStore:
         self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._write_lock = threading.Lock()
+        self._closed = False
         if writable and not path.exists():
             with sqlite_errors(path):
                 self._create()
@@ -122,6 +123,7 @@ class DocumentStore:
 
     def open_snapshot(self) -> StoreSnapshot:
         """Begin a snapshot that the caller must `release`."""
+        self.check_open()
         with sqlite_errors(self._path):
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
@@ -135,12 +137,12 @@ class DocumentStore:
         """End a snapshot and keep its connection for the next."""
         with sqlite_errors(self._path):
             snapshot.connection.execute("ROLLBACK")
-        with self._lock:
-            self._idle.append(snapshot.connection)
+        self._keep(snapshot.connection)
 
     @contextmanager
     def transaction(self) -> Iterator[StoreWriter]:
         """Yield a writer whose changes commit together when the block ends, or not at all when it raises."""
+        self.check_open()
         with self._write_lock, sqlite_errors(self._path):
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
@@ -158,11 +160,23 @@ class DocumentStore:
                     connection.execute("ROLLBACK")
                 raise
             finally:
-                with self._lock:
-                    self._idle.append(connection)
+                self._keep(connection)
+
+    def _keep(self, connection: sqlite3.Connection) -> None:
+        with self._lock:
+            if self._closed:
+                connection.close()
+            else:
+                self._idle.append(connection)
+
+    def check_open(self) -> None:
+        """Raise StorageError when the store was closed."""
+        if self._closed:
+            raise StorageError(f"{self._path} was closed: open the collection again")
 
     def close(self) -> None:
-        """Close all idle connections; the last one to close folds the WAL into the file."""
-        with self._lock:
+        """Close the store; the last connection to close folds the WAL into the file. What is in use ends first."""
+        with self._write_lock, self._lock:
+            self._closed = True
             while self._idle:
                 self._idle.pop().close()

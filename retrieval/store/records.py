@@ -68,7 +68,7 @@ class DocumentRows(NamedTuple):
 
 def metadata_json(metadata: Metadata) -> str:
     """Canonical JSON of metadata: equal metadata, equal text."""
-    return json.dumps(metadata, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def digest(*parts: str | bytes) -> bytes:
@@ -85,6 +85,15 @@ def content_sum(document: Document) -> bytes:
     """Checksum over everything of a document that is indexed (metadata apart)."""
     vectors = [part for name in sorted(document.vectors) for part in (name, vector_bytes(document.vectors[name]))]
     return digest(document.id, document.title, document.text, *vectors)
+
+
+def can_be_id(doc_id: str) -> bool:
+    """Return whether a stored document can have this id: SQLite would cut at a NUL, and refuses lone surrogates."""
+    try:
+        doc_id.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in doc_id
 
 
 def vector_bytes(vector: npt.NDArray[np.float32]) -> bytes:

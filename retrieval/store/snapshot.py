@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from index.errors import IndexFormatError
 from retrieval.store.errors import sqlite_errors
-from retrieval.store.records import DocumentRows, Operation, Span, Sums, content_sum, digest, passage_key
+from retrieval.store.records import DocumentRows, Operation, Span, Sums, can_be_id, content_sum, digest, passage_key
 from retrieval.types import Document, Metadata, Passage
 
 
@@ -80,6 +81,8 @@ class StoreSnapshot:
 
     def get(self, doc_id: str) -> DocumentRows | None:
         """Return one document, checked, or None."""
+        if not can_be_id(doc_id):
+            return None
         rows = self._rows(
             "SELECT doc, doc_id, title, text, metadata, version, first_row, passages, content_sum, metadata_sum"
             " FROM documents WHERE doc_id = ?",
@@ -147,6 +150,9 @@ class StoreSnapshot:
             (json.dumps([int(row) for row in rows]),),
         ):
             passage = Passage(doc_id, row - first, start, stop, text, title)
+            if passage_key(passage) != key:  # SQLite's substr stops at a NUL character: cut the whole text here
+                ((whole,),) = self._rows("SELECT text FROM documents WHERE doc_id = ?", (doc_id,))
+                passage = replace(passage, text=whole[start:stop])
             if passage_key(passage) != key or digest(doc_id, metadata) != metadata_sum:
                 raise self._damaged(doc_id)
             found[row] = (passage, json.loads(metadata))
@@ -156,7 +162,7 @@ class StoreSnapshot:
         """Return the rows of all passages of those documents that exist, int64 (n,)."""
         ranges = self._rows(
             "SELECT first_row, passages FROM documents WHERE doc_id IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(doc_ids)),),
+            (json.dumps([doc_id for doc_id in doc_ids if can_be_id(doc_id)]),),
         )
         return np.concatenate([np.empty(0, np.int64), *(np.arange(first, first + n) for first, n in ranges)])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from index.types import Vectors
-from retrieval.store.records import Prepared, content_sum, digest, metadata_json, vector_bytes
+from retrieval.store.records import Prepared, can_be_id, content_sum, digest, metadata_json, vector_bytes
 from retrieval.store.snapshot import StoreSnapshot
 from retrieval.types import Metadata
 
@@ -84,6 +84,8 @@ class StoreWriter(StoreSnapshot):
 
     def delete(self, doc_id: str) -> bool:
         """Remove a document; return whether it existed."""
+        if not can_be_id(doc_id):
+            return False
         old = self._rows("SELECT doc, first_row, passages FROM documents WHERE doc_id = ?", (doc_id,))
         if not old:
             return False

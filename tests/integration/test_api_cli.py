@@ -482,6 +482,7 @@ def test_json_is_utf_8_in_any_locale(built: Path, locale: str) -> None:
 HEAVY = "torch transformers sentence_transformers semantic_text_splitter tokenizers pyarrow scipy ir_measures zstandard"
 
 
+@pytest.mark.model
 def test_light_commands_load_nothing_heavy(sources: Path, tmp_path: Path) -> None:
     with Collection.create(tmp_path / "c") as collection:  # the default configuration: a real model, not loaded yet
         assert collection.config.dense_fields()["dense"].encoder.kind == "sentence-transformers"
