@@ -79,11 +79,14 @@ class Collection:
     def begin(cls, folder: str | Path, config: CollectionConfig) -> Self:
         """Create a collection without a first generation: `load` documents, then `compact` to make it searchable."""
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()):
+        leftovers = set(folder.glob(f".{COLLECTION_FILE}.*.tmp"))  # of a create that was killed
+        if folder.exists() and set(folder.iterdir()) - leftovers:
             raise ConfigError(f"{folder} is not empty: choose a new folder, or resume its build with --resume")
         with storage_errors("create", folder):
             folder.mkdir(parents=True, exist_ok=True)
             fsync_folder(folder.parent)
+            for leftover in leftovers:
+                leftover.unlink()
         write_atomic(folder / COLLECTION_FILE, to_toml(collection_table(config)).encode(), point="create.config")
         failpoint("create.configured")
         return cls(folder, config, writable=True, pipeline=default_pipeline(config))

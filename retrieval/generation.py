@@ -177,5 +177,7 @@ def collect_garbage(folder: Path, *, keep_components: Iterable[str] = ()) -> lis
         if component.name not in named:
             shutil.rmtree(component)
             failpoint("garbage.component")
+    for leftover in folder.glob(".*.tmp"):  # of a writer that was killed inside write_atomic; this one writes none now
+        leftover.unlink()
     fsync_folder(folder)
     return sorted(kept)

@@ -32,6 +32,9 @@ EVERYWHERE = "anchor"
 KEEPER = "keeper"
 """A document that is never changed and has every metadata field, so that no filter names an unknown one."""
 
+POOL = 120
+"""Ids that writers choose new documents from: few, so that a collection that lives through many kills stays small."""
+
 Operation = dict[str, Any]
 
 
@@ -74,7 +77,7 @@ class Writer:
     def __init__(self, collection: Collection, seed: int) -> None:
         self.collection = collection
         self._rng = random.Random(seed)
-        self._known = [document.id for document in collection.documents() if document.id != KEEPER]
+        self._used = [document.id for document in collection.documents() if document.id != KEEPER]
 
     def step(self) -> None:
         operation = self._choose()
@@ -91,9 +94,9 @@ class Writer:
 
     def _some_id(self) -> str:
         """Mostly one that was used before; it may be deleted by now, which must not matter."""
-        if self._known and self._rng.random() < 0.6:
-            return self._rng.choice(self._known)
-        return f"n{self._rng.getrandbits(40):010x}"
+        if self._used and self._rng.random() < 0.6:
+            return self._rng.choice(self._used)
+        return f"n{self._rng.randrange(POOL)}"
 
     def _choose(self) -> Operation:
         rng = self._rng
@@ -103,9 +106,9 @@ class Writer:
             case "delete matching":
                 among = [self._some_id() for _ in range(12)]
                 return {"op": "delete matching", "group": rng.randrange(5), "among": among}
-            case "patch" if self._known:
+            case "patch" if self._used:
                 changes = {"group": rng.randrange(5), "level": rng.choice([None, 0.25, 0.75])}
-                return {"op": "patch", "id": rng.choice(self._known), "changes": changes}
+                return {"op": "patch", "id": rng.choice(self._used), "changes": changes}
             case "batch":  # ids may repeat, which parts the batch into several transactions
                 count = rng.randint(2, 25)
             case _:
@@ -116,7 +119,7 @@ class Writer:
         match operation["op"]:
             case "add":
                 self.collection.add(Document(**value) for value in operation["documents"])
-                self._known += [value["id"] for value in operation["documents"]]
+                self._used += [value["id"] for value in operation["documents"]]
             case "delete":
                 self.collection.delete(operation["ids"])
             case "delete matching":
@@ -127,7 +130,7 @@ class Writer:
                 try:
                     self.collection.patch(operation["id"], operation["changes"])
                 except NotFoundError:
-                    self._known = [doc_id for doc_id in self._known if doc_id != operation["id"]]
+                    self._used = [doc_id for doc_id in self._used if doc_id != operation["id"]]
 
 
 def create(args: argparse.Namespace) -> None:
