@@ -40,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     _build(commands)
     _search(commands)
     _run(commands)
+    _tune(commands)
     _documents(commands)
     _upkeep(commands)
     return parser
@@ -92,6 +93,15 @@ def _run(commands: Any) -> None:
     parser.add_argument("--output", metavar="FILE", required=True, help="run file to write")
     _ranking_options(parser, k=100)
     parser.add_argument("--batch", metavar="N", type=int, default=64, help="queries answered together (%(default)s)")
+
+
+def _tune(commands: Any) -> None:
+    parser = _command(commands, "tune", "fit the fusion weight and depth to judged queries, and write pipeline.toml")
+    parser.add_argument("--queries", metavar="FILE", required=True, help="queries.jsonl, or lines of id, tab, text")
+    parser.add_argument("--qrels", metavar="FILE", required=True, help="BEIR .tsv or TREC qrels")
+    parser.add_argument("--mode", default="hybrid", help="fused mode to tune (default: hybrid)")
+    parser.add_argument("--seed", type=int, default=0, help="of the cross-validation folds (default: 0)")
+    parser.add_argument("--dry-run", action="store_true", help="measure only, write nothing")
 
 
 def _ranking_options(parser: argparse.ArgumentParser, *, k: int) -> None:

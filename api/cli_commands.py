@@ -8,12 +8,14 @@ from api.cli_documents import add, delete, get
 from api.cli_output import Output
 from api.cli_run import run
 from api.cli_search import search
+from api.cli_tune import tune_collection
 from api.cli_upkeep import compact, export_file, import_file, info, verify_files
 
 COMMANDS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "build": build_collection,
     "search": search,
     "run": run,
+    "tune": tune_collection,
     "add": add,
     "delete": delete,
     "get": get,

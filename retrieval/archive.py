@@ -121,7 +121,7 @@ def _unpack(path: Path, folder: Path) -> dict[str, Any]:
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")  # refuses links, devices and paths that leave the folder
     except (tarfile.TarError, EOFError) as error:
-        raise IndexFormatError(f"{path} is not a complete export ({error}): export again") from error
+        raise IndexFormatError(f"{path} is no complete export: give a file that `grapnel export` wrote") from error
     try:
         manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_bytes())
     except FileNotFoundError as error:

@@ -1,9 +1,9 @@
 """Collections: a folder of documents that can be searched while it is written to.
 
-from retrieval.collection import Collection
-collection = Collection.open("demo/python-docs")
-for hit in collection.search("how do I read a file line by line?").hits:
-print(hit.doc_id, hit.score)
+>>> from retrieval.collection import Collection
+>>> collection = Collection.open("demo/python-docs")
+>>> for hit in collection.search("how do I read a file line by line?").hits:
+...     print(hit.doc_id, hit.score)
 """
 
 import logging
@@ -79,6 +79,8 @@ class Collection:
     def begin(cls, folder: str | Path, config: CollectionConfig) -> Self:
         """Create a collection without a first generation: `load` documents, then `compact` to make it searchable."""
         folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file: choose a new folder")
         leftovers = set(folder.glob(f".{COLLECTION_FILE}.*.tmp"))  # of a create that was killed
         if folder.exists() and set(folder.iterdir()) - leftovers:
             raise ConfigError(f"{folder} is not empty: choose a new folder, or resume its build with --resume")

@@ -140,11 +140,11 @@ class Compaction:
         self, name: str, field: DenseField, rows: Rows, keys: Keys, reports: dict[str, EncodeReport]
     ) -> Callable[[Path], Mapping[str, int]]:
         def fill(folder: Path) -> Mapping[str, int]:
+            dim = self.vectors.dim(name)
             if field.encoder.kind == "external":
-                dim = field.encoder.dim or 0
                 blocks = client_blocks(self.snapshot, name)
             else:
-                dim = self.vectors.encoder(name).dim
+                self.vectors.remember(name)
                 reports[name] = encode_missing(self.snapshot, keys, name, self.vectors, self.progress)
                 blocks = stored_blocks(keys, self.vectors.store(name, dim))
             INDEX_WRITERS[field.index](folder, self._prepared(blocks, name, field, len(rows)), dim, len(rows))

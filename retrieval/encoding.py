@@ -47,14 +47,14 @@ def encode_missing(
     keys: uint64 (N, 2) of all passages of the snapshot, duplicates allowed. Fresh vectors move over from SQLite;
     the rest is encoded in windows of 16,384 texts, sorted by length. Memory is bounded by the window.
     """
-    encoder = vectors.encoder(name)
-    store = vectors.store(name, encoder.dim)
+    store = vectors.store(name, vectors.dim(name))
     _move_fresh(snapshot, name, vectors, store)
     unique = np.unique(keys, axis=0)
     have = store.contains(unique)
     missing = {key.tobytes() for key in unique[~have]}
     if not missing:
         return EncodeReport(reused=len(unique))
+    encoder = vectors.encoder(name)
     encoded = truncated = 0
     total = len(missing)
     progress(f"encode {name}", 0, total)

@@ -1,5 +1,6 @@
 """Encoders and stored vectors of a shard's dense fields."""
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from index.durable import storage_errors, write_json_atomic
 from index.errors import CorpusError, IndexFormatError
 from index.metric import check_vectors
 from index.types import Vectors
 from retrieval.collection_config import CollectionConfig, DenseField
+from retrieval.config import to_table
 from retrieval.encoders import EncoderConfig, fingerprint, open_encoder
 from retrieval.protocols import Encoder
 from retrieval.store import StoreSnapshot
@@ -64,6 +67,27 @@ class FieldVectors:
         """Return the fingerprint of a field's encoder without loading it."""
         return self._fingerprints[name]
 
+    def dim(self, name: str) -> int:
+        """Return the dimension of a field's vectors; its model is loaded only where no store remembers it."""
+        config = self._fields[name].encoder
+        if config.kind == "external":
+            return config.dim or 0
+        about = self._about(name)
+        if about.exists():
+            return int(json.loads(about.read_bytes())["dim"])
+        return self.encoder(name).dim
+
+    def _about(self, name: str) -> Path:
+        return self._folder / self._fingerprints[name] / "encoder.json"
+
+    def remember(self, name: str) -> None:
+        """Note beside a field's vector store what made its vectors: for people, and for `dim`."""
+        about = self._about(name)
+        if not about.exists():
+            with storage_errors("create", about.parent):
+                about.parent.mkdir(parents=True, exist_ok=True)
+            write_json_atomic(about, {"dim": self.encoder(name).dim, **to_table(self._fields[name].encoder)})
+
     def store(self, name: str, dim: int) -> VectorStore:
         """Return the vector store of a field's encoder."""
         key = self._fingerprints[name]
@@ -79,7 +103,7 @@ class FieldVectors:
         rest = [key for key in distinct if key not in fresh]
         if not rest:
             return []
-        stored = self.store(name, self.encoder(name).dim).contains(keys_array(rest))
+        stored = self.store(name, self.dim(name)).contains(keys_array(rest))
         return [key for key, known in zip(rest, stored, strict=True) if not known]
 
     def clean(self) -> None:
@@ -94,12 +118,12 @@ class FieldVectors:
 
     def _used_stores(self) -> list[VectorStore]:
         encoded = [name for name, field in self._fields.items() if field.encoder.kind != "external"]
-        stores = [self.store(name, self.encoder(name).dim) for name in encoded]
+        stores = [self.store(name, self.dim(name)) for name in encoded]
         return list({store.folder: store for store in stores}.values())
 
     def problems(self, name: str) -> list[str]:
         """Return one line per damaged shard of a field's vector store."""
-        store = self.store(name, self.encoder(name).dim)
+        store = self.store(name, self.dim(name))
         return [
             f"vector store of field {name!r}: shard {shard} is damaged; `grapnel compact` encodes its texts again"
             for shard in store.verify()

@@ -42,11 +42,14 @@ def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     batch: dict[str, Document] = {}
     characters = 0
     for document in documents:
-        if batch and (document.id in batch or len(batch) == BATCH_DOCUMENTS or characters > BATCH_CHARACTERS):
+        if document.id in batch:
             yield list(batch.values())
             batch, characters = {}, 0
         batch[document.id] = document
         characters += len(document.text)
+        if len(batch) == BATCH_DOCUMENTS or characters > BATCH_CHARACTERS:
+            yield list(batch.values())  # now, so that a later bad document does not hold it back
+            batch, characters = {}, 0
     if batch:
         yield list(batch.values())
 

@@ -17,7 +17,7 @@ KILL_AT = 0.3
 
 
 def run(folder: Path, limit: int, *, kill_after: int | None = None) -> tuple[int, dict[str, Any] | None]:
-    """Run a build, killed once `kill_after` texts are encoded; return texts encoded as last reported, and the report."""
+    """Run a build, killed once `kill_after` texts are encoded; return how many were reported, and the report."""
     source = DATA / "wikispeedia/passages.jsonl.gz"
     command = [sys.executable, "tests/bench/build_child.py", str(source), str(folder), str(limit)]
     encoded, report = 0, None
@@ -53,7 +53,7 @@ def main() -> None:
         "encoded_again": before + report["encoded"] - distinct,
         "texts_per_s": report["encoded"] / encoding,
         "outside_encoding_s": outside,
-        # The resumed run reads and indexes all but encodes only a part: set against encoding all of it.
+        # The resumed run reads and indexes all but encodes only a part: set against encoding all.
         "outside_share": outside / (outside + encoding * distinct / report["encoded"]),
         "peak_rss_bytes": report["peak_rss_bytes"],
         "truncated": report["truncated"],
