@@ -126,17 +126,20 @@ def make_live(folder: Path) -> Collection:
         if place % 9 == 1 else document
         for place, document in enumerate(wanted[:2000])
     ]  # fmt: skip
-    gone = [replace(document, id=f"gone {document.id}") for document in other[:300]]
+    gone = [replace(document, id=f"gone {document.id}") for document in other[:100]]
     build(folder, rng.sample(first + gone, len(first) + len(gone)), config())
     (folder / "pipeline.toml").write_text(PIPELINE)
     collection = Collection.open(folder, writable=True)
     collection.search("warm", mode="dense")
-    collection.delete([document.id for document in gone[:200]])
+    collection.delete([document.id for document in gone[:60]])
     collection.add(wanted[2000:2600])
-    collection.add([replace(document, text="for a moment", metadata={}) for document in wanted[1900:2300]])
+    collection.add([replace(document, text="for a moment", metadata={}) for document in wanted[1950:2100]])
     collection.search("warm", mode="dense")
     collection.add(wanted)
     collection.delete([document.id for document in gone])
+    generation = collection.shard.generation()
+    assert generation is not None
+    assert generation.number == 1, "too much was written to stay in the live tier"
     return collection
 
 
