@@ -24,7 +24,7 @@ from retrieval.chunking import Chunker
 from retrieval.collection_config import FILE as COLLECTION_FILE
 from retrieval.collection_config import CollectionConfig, collection_table, read_collection_config
 from retrieval.compaction import CompactionReport
-from retrieval.config import to_toml
+from retrieval.config import read_toml, to_toml
 from retrieval.field_vectors import Encoders
 from retrieval.filters import Filter, matches, parse_filter
 from retrieval.ingest import AddReport, Ingest, batches
@@ -103,6 +103,8 @@ class Collection:
         folder = Path(folder)
         if not (folder / COLLECTION_FILE).is_file():
             raise NotFoundError(f"{folder} has no {COLLECTION_FILE}: create a collection with `grapnel build`")
+        if not {"format", "fields"} <= read_toml(folder / COLLECTION_FILE).keys():
+            raise ConfigError(f"{folder / COLLECTION_FILE} is empty or cut off: restore it from an export")
         config = read_collection_config(folder / COLLECTION_FILE)
         path = folder / PIPELINE_FILE if pipeline is None else Path(pipeline)
         use_default = pipeline is None and not path.exists()

@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -103,8 +103,7 @@ def read_generation(folder: Path, name: str, sha256: str) -> Generation:
             f"{path} has generation format {value['format']}, this grapnel reads {FORMAT}: "
             "open it with the release that wrote it, or rebuild it with `grapnel compact`"
         )
-    components = {field: ComponentRef(**ref) for field, ref in value["components"].items()}
-    return Generation(value["generation"], value["op"], value["documents"], value["passages"], components)
+    return _parse(raw)
 
 
 def publish(folder: Path, generation: Generation) -> None:
@@ -151,28 +150,16 @@ def hold(folder: Path, generation: Generation) -> int:
     return descriptor
 
 
-def collect_garbage(folder: Path, *, keep_components: Iterable[str] = ()) -> list[int]:
-    """Remove old generations that nobody holds and components that no generation names; return the numbers kept.
+def collect_garbage(folder: Path) -> list[Generation]:
+    """Remove old generations that nobody holds and components that no generation names; return those kept.
 
-    Only the writer calls this, and never while a component is being written.
+    A damaged old generation can serve nobody and goes too. Only the writer calls this, and never while a component is
+    being written.
     """
     numbers = generation_numbers(folder)
-    kept = set(numbers[-KEEP:])
-    for number in numbers[:-KEEP]:
-        path = folder / generation_name(number)
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-        except BlockingIOError:
-            kept.add(number)
-        finally:
-            os.close(descriptor)
+    kept = [generation for number in numbers if (generation := _keepable(folder, number, numbers[-KEEP:])) is not None]
     failpoint("garbage.generations")
-    named = set(keep_components)
-    for number in kept:
-        value = json.loads((folder / generation_name(number)).read_bytes())
-        named.update(ref["id"] for ref in value["components"].values())
+    named = {ref.id for generation in kept for ref in generation.components.values()}
     for component in (folder / COMPONENTS).iterdir():
         if component.name not in named:
             shutil.rmtree(component)
@@ -180,4 +167,31 @@ def collect_garbage(folder: Path, *, keep_components: Iterable[str] = ()) -> lis
     for leftover in folder.glob(".*.tmp"):  # of a writer that was killed inside write_atomic; this one writes none now
         leftover.unlink()
     fsync_folder(folder)
-    return sorted(kept)
+    return kept
+
+
+def _keepable(folder: Path, number: int, newest: list[int]) -> Generation | None:
+    """Return an old generation that must stay; remove its file and return None otherwise."""
+    path = folder / generation_name(number)
+    try:
+        generation = _parse(path.read_bytes())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        path.unlink()
+        return None
+    if number in newest:
+        return generation
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except BlockingIOError:
+        return generation
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _parse(raw: bytes) -> Generation:
+    value = json.loads(raw)
+    components = {field: ComponentRef(**ref) for field, ref in value["components"].items()}
+    return Generation(value["generation"], value["op"], value["documents"], value["passages"], components)

@@ -1,6 +1,5 @@
 """One shard: its truth, its current base, the live tier on top, and the writer's lock."""
 
-import json
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,6 @@ from retrieval.generation import (
     CURRENT,
     Generation,
     collect_garbage,
-    generation_name,
     open_ref,
     read_current,
     read_generation,
@@ -199,17 +197,13 @@ class Shard:
             return None
 
     def _tidy(self, moved: dict[str, list[bytes]]) -> None:
-        kept = collect_garbage(self.folder)
-        oldest = min(self._op_of(number) for number in kept)
+        oldest = min(generation.op for generation in collect_garbage(self.folder))
         with self.store.transaction() as writer:
             for name, keys in moved.items():
                 writer.drop_vectors(self.vectors.fingerprint(name), keys)
             writer.prune_log(oldest + 1)
             # Under the write lock: no batch may count on a vector while it is being dropped.
             self.vectors.compact(writer.all_rows()[1])
-
-    def _op_of(self, number: int) -> int:
-        return int(json.loads((self.folder / generation_name(number)).read_bytes())["op"])
 
     def encoded_fields(self) -> list[str]:
         """Return the dense fields whose vectors are made here, not brought by clients."""

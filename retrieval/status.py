@@ -29,7 +29,7 @@ def describe(collection: Collection) -> dict[str, Any]:
             }
         else:
             about |= {"engine": field.engine, "language": field.language}
-        if generation:
+        if generation and name in generation.components:
             about |= _component(shard.folder, generation.components[name].id)
         fields[name] = about
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 from index.durable import failpoint
 from index.errors import IndexFormatError, StorageError
 from retrieval.store.errors import sqlite_errors
+from retrieval.store.records import digest
 from retrieval.store.snapshot import StoreSnapshot
 from retrieval.store.writer import StoreWriter
 
@@ -16,7 +17,7 @@ FORMAT = 1
 _BUSY_TIMEOUT_S = 30
 
 _SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
   doc INTEGER PRIMARY KEY,
   doc_id TEXT NOT NULL UNIQUE,
@@ -27,7 +28,8 @@ CREATE TABLE documents (
   first_row INTEGER NOT NULL,
   passages INTEGER NOT NULL,
   content_sum BLOB NOT NULL,     -- id, title, text, client vectors
-  metadata_sum BLOB NOT NULL     -- id, metadata
+  metadata_sum BLOB NOT NULL,    -- id, metadata
+  row_sum BLOB NOT NULL          -- id, version, first_row, passages
 );
 CREATE INDEX documents_by_row ON documents (first_row);
 CREATE TABLE passages (          -- of a document: rows first_row .. first_row + passages - 1, by ordinal
@@ -47,7 +49,8 @@ CREATE TABLE operations (
   kind TEXT NOT NULL,            -- upsert | delete | patch
   doc_id TEXT NOT NULL,
   old_first INTEGER NOT NULL, old_count INTEGER NOT NULL,
-  new_first INTEGER NOT NULL, new_count INTEGER NOT NULL
+  new_first INTEGER NOT NULL, new_count INTEGER NOT NULL,
+  checksum BLOB NOT NULL         -- all of the above
 );
 """
 
@@ -82,7 +85,10 @@ class DocumentStore:
         connection.executescript(f"PRAGMA journal_mode=WAL; BEGIN; {_SCHEMA} COMMIT;")
         settings = {"format": str(FORMAT), "next_row": "0", "next_op": "1", "log_start": "1"}
         with connection:
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", settings.items())
+            connection.executemany(
+                "INSERT INTO meta VALUES (?, ?, ?)",
+                [(key, value, digest(key, value)) for key, value in settings.items()],
+            )
         connection.close()  # the last connection folds the WAL into the file
         temporary.rename(self._path)
 

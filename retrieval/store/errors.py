@@ -20,7 +20,9 @@ def sqlite_errors(path: Path) -> Iterator[None]:
             "SQLITE_CANTOPEN": "check that the folder exists and its permissions",
             "SQLITE_BUSY": "another process holds the database: try again",
         }
-        name = (error.sqlite_errorname or "").upper()
+        name = getattr(error, "sqlite_errorname", None)
+        if name is None or name == "SQLITE_ERROR":  # a text that is no UTF-8 any more; a table that is gone
+            raise IndexFormatError(f"{path} is damaged ({error}): restore it from an export") from error
         hint = next((text for key, text in remedy.items() if name.startswith(key)), "check the disk")
         raise StorageError(f"{path}: {error}; {hint}") from error
     except sqlite3.DatabaseError as error:

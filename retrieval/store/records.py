@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from retrieval.types import Document, Metadata, Passage
 
+KEY_BYTES = 16
+
 
 class Span(NamedTuple):
     """Characters [start, stop) of a document's text, and the hash of the text that encoders see for it."""
@@ -71,12 +73,15 @@ def metadata_json(metadata: Metadata) -> str:
     return json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def digest(*parts: str | bytes) -> bytes:
-    """Return the 16-byte BLAKE2b checksum of length-prefixed parts."""
+def digest(*parts: str | bytes | int) -> bytes:
+    """Return the 16-byte BLAKE2b checksum of parts, each with its type and length.
+
+    The type counts because SQLite's are per value: one flipped bit turns a text into a blob of the same bytes.
+    """
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
-        raw = part.encode() if isinstance(part, str) else part
-        state.update(len(raw).to_bytes(8, "little"))
+        raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+        state.update(f"{type(part).__name__} {len(raw)} ".encode())
         state.update(raw)
     return state.digest()
 
@@ -108,7 +113,7 @@ def passage_text(passage: Passage) -> str:
 
 def text_key(text: str) -> bytes:
     """Return the 16-byte BLAKE2b hash that names an encoded text."""
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return hashlib.blake2b(text.encode(), digest_size=KEY_BYTES).digest()
 
 
 def passage_key(passage: Passage) -> bytes:

@@ -12,8 +12,20 @@ import numpy.typing as npt
 
 from index.errors import IndexFormatError
 from retrieval.store.errors import sqlite_errors
-from retrieval.store.records import DocumentRows, Operation, Span, Sums, can_be_id, content_sum, digest, passage_key
+from retrieval.store.records import (
+    KEY_BYTES,
+    DocumentRows,
+    Operation,
+    Span,
+    Sums,
+    can_be_id,
+    content_sum,
+    digest,
+    passage_key,
+)
 from retrieval.types import Document, Metadata, Passage
+
+_DOCUMENT = "doc, doc_id, title, text, metadata, version, first_row, passages, content_sum, metadata_sum, row_sum"
 
 
 class StoreSnapshot:
@@ -29,8 +41,13 @@ class StoreSnapshot:
 
     def meta(self, key: str) -> str | None:
         """Return a bookkeeping value: format, next_row, next_op, log_start."""
-        rows = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
-        return rows[0][0] if rows else None
+        rows = self._rows("SELECT value, checksum FROM meta WHERE key = ?", (key,))
+        if not rows:
+            return None
+        value, checksum = rows[0]
+        if digest(key, value) != checksum:
+            raise self._damaged(f"the entry {key!r} of table meta")
+        return str(value)
 
     def last_op(self) -> int:
         """Return the number of the last operation; 0 if there was none."""
@@ -47,11 +64,16 @@ class StoreSnapshot:
     def operations(self, after: int) -> list[Operation]:
         """Return the log entries with op > after, in order."""
         rows = self._rows(
-            "SELECT op, kind, doc_id, old_first, old_count, new_first, new_count"
+            "SELECT op, kind, doc_id, old_first, old_count, new_first, new_count, checksum"
             " FROM operations WHERE op > ? ORDER BY op",
             (after,),
         )
-        return [Operation(*row) for row in rows]
+        for number, row in enumerate(rows, start=after + 1):
+            if row[0] != number or digest(*row[:-1]) != row[-1]:
+                raise self._damaged(f"operation {number} of the log")
+        if len(rows) != self.last_op() - after:
+            raise self._damaged("the end of the log")
+        return [Operation(*row[:-1]) for row in rows]
 
     def all_rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
         """Return the rows of all passages, ascending, int64 (N,), and their text keys, uint64 (N, 2)."""
@@ -60,6 +82,8 @@ class StoreSnapshot:
             rows = np.empty(count, np.int64)
             keys = bytearray()
             for place, (row, key) in enumerate(self.connection.execute("SELECT row, key FROM passages ORDER BY row")):
+                if not isinstance(key, bytes) or len(key) != KEY_BYTES:
+                    raise self._damaged(f"passage {row}")
                 rows[place] = row
                 keys += key
         return rows, np.frombuffer(bytes(keys), dtype="<u8").reshape(-1, 2)
@@ -68,51 +92,49 @@ class StoreSnapshot:
         """Stream all documents in row order, checked; memory is one document at a time."""
         with sqlite_errors(self._path):
             passages = self.connection.execute(
-                "SELECT start, stop, key FROM passages WHERE row > ? ORDER BY row", (after_row,)
+                "SELECT row, start, stop, key FROM passages WHERE row > ? ORDER BY row", (after_row,)
             )
             documents = self.connection.execute(
-                "SELECT doc, doc_id, title, text, metadata, version, first_row, passages, content_sum, metadata_sum"
-                " FROM documents WHERE first_row > ? ORDER BY first_row",
+                f"SELECT {_DOCUMENT} FROM documents WHERE first_row > ? ORDER BY first_row",  # noqa: S608  a constant
                 (after_row,),
             )
             for row in documents:
-                spans = tuple(Span(*span) for span in passages.fetchmany(row[7]))
-                yield self._checked(row, spans)
+                yield self._checked(row, passages.fetchmany(row[7]))
 
     def get(self, doc_id: str) -> DocumentRows | None:
         """Return one document, checked, or None."""
         if not can_be_id(doc_id):
             return None
         rows = self._rows(
-            "SELECT doc, doc_id, title, text, metadata, version, first_row, passages, content_sum, metadata_sum"
-            " FROM documents WHERE doc_id = ?",
+            f"SELECT {_DOCUMENT} FROM documents WHERE doc_id = ?",  # noqa: S608  a constant
             (doc_id,),
         )
         if not rows:
             return None
         first, count = rows[0][6], rows[0][7]
         spans = self._rows(
-            "SELECT start, stop, key FROM passages WHERE row >= ? AND row < ? ORDER BY row", (first, first + count)
+            "SELECT row, start, stop, key FROM passages WHERE row >= ? AND row < ? ORDER BY row", (first, first + count)
         )
-        return self._checked(rows[0], tuple(Span(*span) for span in spans))
+        return self._checked(rows[0], spans)
 
-    def _checked(self, row: Any, spans: tuple[Span, ...]) -> DocumentRows:
-        doc, doc_id, title, text, metadata, version, first_row, passages, content, metadata_sum = row
+    def _checked(self, row: Any, passages: list[Any]) -> DocumentRows:
+        doc, doc_id, title, text, metadata, version, first_row, count, content, metadata_sum, row_sum = row
         vectors = {
             name: np.frombuffer(raw, dtype="<f4").astype(np.float32, copy=False)
             for name, raw in self._rows("SELECT field, vector FROM client_vectors WHERE doc = ? ORDER BY field", (doc,))
         }
-        if digest(doc_id, metadata) != metadata_sum or len(spans) != passages:
-            raise self._damaged(doc_id)
+        if digest(doc_id, metadata) != metadata_sum or digest(doc_id, version, first_row, count) != row_sum:
+            raise self._damaged(f"document {doc_id!r}")
+        if [passage[0] for passage in passages] != list(range(first_row, first_row + count)):
+            raise self._damaged(f"document {doc_id!r}")
         document = Document(doc_id, text, title, json.loads(metadata), vectors)
         if content_sum(document) != content:
-            raise self._damaged(doc_id)
-        return DocumentRows(document, first_row, version, spans)
+            raise self._damaged(f"document {doc_id!r}")
+        return DocumentRows(document, first_row, version, tuple(Span(*passage[1:]) for passage in passages))
 
-    def _damaged(self, doc_id: str) -> IndexFormatError:
+    def _damaged(self, what: str) -> IndexFormatError:
         return IndexFormatError(
-            f"{self._path}: document {doc_id!r} does not match its checksum: the file is damaged; "
-            "restore it from an export, or delete and add the document again"
+            f"{self._path}: {what} does not match its checksum: the file is damaged; restore it from an export"
         )
 
     def doc_ids(self) -> Iterator[str]:
@@ -149,12 +171,14 @@ class StoreSnapshot:
             " WHERE p.row IN (SELECT value FROM json_each(?))",
             (json.dumps([int(row) for row in rows]),),
         ):
+            if digest(doc_id, metadata) != metadata_sum or not isinstance(text, str) or not isinstance(title, str):
+                raise self._damaged(f"document {doc_id!r}")
             passage = Passage(doc_id, row - first, start, stop, text, title)
             if passage_key(passage) != key:  # SQLite's substr stops at a NUL character: cut the whole text here
                 ((whole,),) = self._rows("SELECT text FROM documents WHERE doc_id = ?", (doc_id,))
                 passage = replace(passage, text=whole[start:stop])
-            if passage_key(passage) != key or digest(doc_id, metadata) != metadata_sum:
-                raise self._damaged(doc_id)
+            if passage_key(passage) != key:
+                raise self._damaged(f"document {doc_id!r}")
             found[row] = (passage, json.loads(metadata))
         return found
 

@@ -21,8 +21,12 @@ class StoreWriter(StoreSnapshot):
 
     def save_counters(self) -> None:
         """Store the row and operation counters; called once, before the commit."""
-        counters = [(str(self._next_row), "next_row"), (str(self._next_op), "next_op")]
-        self.connection.executemany("UPDATE meta SET value = ? WHERE key = ?", counters)
+        self._set_meta("next_row", self._next_row)
+        self._set_meta("next_op", self._next_op)
+
+    def _set_meta(self, key: str, value: int) -> None:
+        text = str(value)
+        self.connection.execute("UPDATE meta SET value = ?, checksum = ? WHERE key = ?", (text, digest(key, text), key))
 
     def upsert(self, prepared: Prepared, *, log: bool) -> Literal["added", "updated"]:
         """Write one document, replacing all passages of an older one with its id.
@@ -43,6 +47,7 @@ class StoreWriter(StoreSnapshot):
             count,
             content_sum(document),
             digest(document.id, prepared.metadata_json),
+            digest(document.id, op, first, count),
         )
         execute = self.connection.execute
         if old:
@@ -51,14 +56,14 @@ class StoreWriter(StoreSnapshot):
             execute("DELETE FROM client_vectors WHERE doc = ?", (doc,))
             execute(
                 "UPDATE documents SET title = ?, text = ?, metadata = ?, version = ?, first_row = ?, passages = ?,"
-                " content_sum = ?, metadata_sum = ? WHERE doc = ?",
+                " content_sum = ?, metadata_sum = ?, row_sum = ? WHERE doc = ?",
                 (*values, doc),
             )
         else:
             old_first, old_count = first, 0
             doc = execute(
                 "INSERT INTO documents (title, text, metadata, version, first_row, passages, content_sum, metadata_sum,"
-                " doc_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " row_sum, doc_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*values, document.id),
             ).lastrowid
         self.connection.executemany(
@@ -77,9 +82,8 @@ class StoreWriter(StoreSnapshot):
         self.connection.execute("DELETE FROM passages WHERE row >= ? AND row < ?", (first, first + count))
 
     def _log(self, kind: str, doc_id: str, old: tuple[int, int], new: tuple[int, int]) -> None:
-        self.connection.execute(
-            "INSERT INTO operations VALUES (?, ?, ?, ?, ?, ?, ?)", (self._next_op, kind, doc_id, *old, *new)
-        )
+        entry = (self._next_op, kind, doc_id, *old, *new)
+        self.connection.execute("INSERT INTO operations VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*entry, digest(*entry)))
         self._next_op += 1
 
     def delete(self, doc_id: str) -> bool:
@@ -99,12 +103,13 @@ class StoreWriter(StoreSnapshot):
     def set_metadata(self, doc_id: str, metadata: Metadata, *, log: bool = True) -> None:
         """Replace an existing document's metadata; its passages and vectors stay. log: as for `upsert`."""
         text = metadata_json(metadata)
+        op = self._next_op if log else 0
+        ((first, count),) = self._rows("SELECT first_row, passages FROM documents WHERE doc_id = ?", (doc_id,))
         self.connection.execute(
-            "UPDATE documents SET metadata = ?, version = ?, metadata_sum = ? WHERE doc_id = ?",
-            (text, self._next_op if log else 0, digest(doc_id, text), doc_id),
+            "UPDATE documents SET metadata = ?, version = ?, metadata_sum = ?, row_sum = ? WHERE doc_id = ?",
+            (text, op, digest(doc_id, text), digest(doc_id, op, first, count), doc_id),
         )
         if log:
-            ((first, count),) = self._rows("SELECT first_row, passages FROM documents WHERE doc_id = ?", (doc_id,))
             self._log("patch", doc_id, (first, count), (first, count))
 
     def add_vectors(self, encoder: str, keys: Sequence[bytes], vectors: Vectors) -> None:
@@ -123,4 +128,4 @@ class StoreWriter(StoreSnapshot):
     def prune_log(self, before: int) -> None:
         """Forget log entries with op < before, which no kept generation needs."""
         self.connection.execute("DELETE FROM operations WHERE op < ?", (before,))
-        self.connection.execute("UPDATE meta SET value = ? WHERE key = 'log_start'", (str(before),))
+        self._set_meta("log_start", before)

@@ -61,7 +61,7 @@ def main() -> None:
     }
     save("foundation", f"build-{limit}", result)
     print(
-        f"{limit} passages: {result['texts_per_s']:.1f} texts/s, outside encoding {100 * result['outside_share']:.1f} %,"
+        f"{limit}: {result['texts_per_s']:.1f} texts/s, outside encoding {100 * result['outside_share']:.1f} %,"
         f" peak {result['peak_rss_bytes'] / 2**30:.2f} GiB; killed after {before}, then encoded {report['encoded']}:"
         f" {result['encoded_again']} texts encoded twice"
     )
