@@ -99,7 +99,7 @@ class StoreSnapshot:
                 (after_row,),
             )
             for row in documents:
-                yield self._checked(row, passages.fetchmany(row[7]))
+                yield self._checked(row, passages.fetchmany(self._checked_range(row)[1]))
 
     def get(self, doc_id: str) -> DocumentRows | None:
         """Return one document, checked, or None."""
@@ -111,19 +111,26 @@ class StoreSnapshot:
         )
         if not rows:
             return None
-        first, count = rows[0][6], rows[0][7]
+        first, count = self._checked_range(rows[0])
         spans = self._rows(
             "SELECT row, start, stop, key FROM passages WHERE row >= ? AND row < ? ORDER BY row", (first, first + count)
         )
         return self._checked(rows[0], spans)
 
+    def _checked_range(self, row: Any) -> tuple[int, int]:
+        """Return (first row, number of rows) of a document, checked before anything is fetched by them."""
+        _, doc_id, _, _, _, version, first_row, count, _, _, row_sum = row
+        if digest(doc_id, version, first_row, count) != row_sum:
+            raise self._damaged(f"document {doc_id!r}")
+        return first_row, count
+
     def _checked(self, row: Any, passages: list[Any]) -> DocumentRows:
-        doc, doc_id, title, text, metadata, version, first_row, count, content, metadata_sum, row_sum = row
+        doc, doc_id, title, text, metadata, version, first_row, count, content, metadata_sum, _ = row
         vectors = {
             name: np.frombuffer(raw, dtype="<f4").astype(np.float32, copy=False)
             for name, raw in self._rows("SELECT field, vector FROM client_vectors WHERE doc = ? ORDER BY field", (doc,))
         }
-        if digest(doc_id, metadata) != metadata_sum or digest(doc_id, version, first_row, count) != row_sum:
+        if digest(doc_id, metadata) != metadata_sum:
             raise self._damaged(f"document {doc_id!r}")
         if [passage[0] for passage in passages] != list(range(first_row, first_row + count)):
             raise self._damaged(f"document {doc_id!r}")
