@@ -36,11 +36,14 @@ class WriterLock:
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": " ".join(sys.argv)[:200],
         }
-        with storage_errors("lock", path):
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, json.dumps(about).encode(), 0)
+        try:
+            with storage_errors("lock", path):
+                os.ftruncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, json.dumps(about).encode(), 0)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
 
     def release(self) -> None:
         """Let the next writer in."""
-        os.ftruncate(self._descriptor, 0)
-        os.close(self._descriptor)
+        os.close(self._descriptor)  # the note about the holder stays; without the lock it means nothing

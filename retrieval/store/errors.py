@@ -25,5 +25,5 @@ def sqlite_errors(path: Path) -> Iterator[None]:
             raise IndexFormatError(f"{path} is damaged ({error}): restore it from an export") from error
         hint = next((text for key, text in remedy.items() if name.startswith(key)), "check the disk")
         raise StorageError(f"{path}: {error}; {hint}") from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter where a message quotes damaged bytes
         raise IndexFormatError(f"{path} is damaged ({error}): restore it from an export") from error

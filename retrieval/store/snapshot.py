@@ -28,6 +28,11 @@ from retrieval.types import Document, Metadata, Passage
 _DOCUMENT = "doc, doc_id, title, text, metadata, version, first_row, passages, content_sum, metadata_sum, row_sum"
 
 
+def _are(values: Sequence[Any], *types: type) -> bool:
+    """Whether values have the types they were written with: a flipped bit in SQLite's record header changes types."""
+    return all(type(value) is wanted for value, wanted in zip(values, types, strict=True))
+
+
 class StoreSnapshot:
     """Reads within one SQLite transaction. Use from one thread at a time."""
 
@@ -132,7 +137,10 @@ class StoreSnapshot:
         }
         if digest(doc_id, metadata) != metadata_sum:
             raise self._damaged(f"document {doc_id!r}")
-        if [passage[0] for passage in passages] != list(range(first_row, first_row + count)):
+        rows = [passage[0] for passage in passages]
+        if rows != list(range(first_row, first_row + count)) or not all(
+            _are(p, int, int, int, bytes) for p in passages
+        ):
             raise self._damaged(f"document {doc_id!r}")
         document = Document(doc_id, text, title, json.loads(metadata), vectors)
         if content_sum(document) != content:
@@ -178,7 +186,8 @@ class StoreSnapshot:
             " WHERE p.row IN (SELECT value FROM json_each(?))",
             (json.dumps([int(row) for row in rows]),),
         ):
-            if digest(doc_id, metadata) != metadata_sum or not isinstance(text, str) or not isinstance(title, str):
+            whole_types = _are((start, stop, key, title, text, first), int, int, bytes, str, str, int)
+            if not whole_types or digest(doc_id, metadata) != metadata_sum:
                 raise self._damaged(f"document {doc_id!r}")
             passage = Passage(doc_id, row - first, start, stop, text, title)
             if passage_key(passage) != key:  # SQLite's substr stops at a NUL character: cut the whole text here
@@ -195,6 +204,8 @@ class StoreSnapshot:
             "SELECT first_row, passages FROM documents WHERE doc_id IN (SELECT value FROM json_each(?))",
             (json.dumps([doc_id for doc_id in doc_ids if can_be_id(doc_id)]),),
         )
+        if not all(_are(values, int, int) for values in ranges):
+            raise self._damaged("a document")
         return np.concatenate([np.empty(0, np.int64), *(np.arange(first, first + n) for first, n in ranges)])
 
     def client_vectors(self, field: str, doc_ids: Iterable[str]) -> dict[str, npt.NDArray[np.float32]]:
