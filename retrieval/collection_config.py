@@ -89,7 +89,9 @@ def parse_collection(table: Mapping[str, Any], where: str) -> CollectionConfig:
             fields=_parse_fields(fields, encoder, where),
         )
     except ConfigError as error:
-        raise error if str(error).startswith(where) else ConfigError(f"{where} {error}") from error
+        if str(error).startswith(where):
+            raise
+        raise ConfigError(f"{where} {error}") from error
 
 
 def _parse_fields(

@@ -4,6 +4,7 @@ The same steps build a collection for the first time, resume a killed build, fol
 replace damaged components: only what is missing, changed or damaged is made; the rest is carried over.
 """
 
+import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from index.types import Rows, Vectors
 from retrieval.base import COLUMNS, write_columns
 from retrieval.build import INDEX_WRITERS, LEXICAL_WRITERS
 from retrieval.collection_config import CollectionConfig, DenseField, component_config, digest_of
-from retrieval.encoding import EncodeReport, client_blocks, encode_missing, passages_of, stored_blocks
+from retrieval.encoding import EncodeReport, client_blocks, encode_missing, stored_blocks
 from retrieval.field_vectors import FieldVectors, Keys
 from retrieval.generation import (
     COMPONENTS,
@@ -71,7 +72,7 @@ class Compaction:
         rows, keys = self.snapshot.all_rows()
         documents = self.snapshot.document_count()
         (self.folder / COMPONENTS).mkdir(exist_ok=True)
-        rows_digest = digest_of([len(rows), _digest_array(rows)])
+        rows_digest = digest_of([_runs(rows), hashlib.blake2b(keys.tobytes(), digest_size=16).hexdigest()])
         op = self.snapshot.last_op()
         refs: dict[str, ComponentRef] = {}
         reports: dict[str, EncodeReport] = {}
@@ -129,7 +130,7 @@ class Compaction:
     def _lexical_filler(self, name: str, config: LexicalConfig, count: int) -> Callable[[Path], Mapping[str, int]]:
         def texts() -> Iterator[tuple[int, str, str]]:
             for stored in self.snapshot.documents():
-                for row, passage, _ in passages_of(stored):
+                for row, passage, _ in stored.passages():
                     yield row, passage.title, passage.text
 
         return lambda folder: LEXICAL_WRITERS[config.engine](
@@ -160,8 +161,8 @@ class Compaction:
             self.progress(f"index {name}", done, total)
 
 
-def _digest_array(rows: Rows) -> str:
-    # Runs instead of single rows: a fresh build is one run however many rows it has.
+def _runs(rows: Rows) -> list[list[int]]:
+    """Return ascending rows as [first, count] runs: a fresh build is one, however many rows it has."""
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
     edges = [0, *breaks.tolist(), len(rows)] if len(rows) else []
-    return digest_of([[int(rows[start]), stop - start] for start, stop in pairwise(edges)])
+    return [[int(rows[start]), stop - start] for start, stop in pairwise(edges)]

@@ -8,7 +8,7 @@ import numpy as np
 from index.types import Vectors
 from retrieval.field_vectors import FieldVectors, Keys, keys_array
 from retrieval.progress import Progress
-from retrieval.store import DocumentRows, StoreSnapshot, passage_text
+from retrieval.store import StoreSnapshot, passage_text
 from retrieval.types import Passage
 from retrieval.vector_store import VectorStore
 
@@ -28,15 +28,6 @@ class EncodeReport:
     encoded: int = 0
     reused: int = 0
     truncated: int = 0
-
-
-def passages_of(stored: DocumentRows) -> Iterator[tuple[int, Passage, bytes]]:
-    """Yield (row, passage, text key) of a stored document."""
-    document = stored.document
-    for ordinal, span in enumerate(stored.spans):
-        text = document.text[span.start : span.stop]
-        passage = Passage(document.id, ordinal, span.start, span.stop, text, document.title)
-        yield stored.first_row + ordinal, passage, span.key
 
 
 def encode_missing(
@@ -84,7 +75,7 @@ def _windows(snapshot: StoreSnapshot, missing: set[bytes]) -> Iterator[list[tupl
     window: list[tuple[bytes, Passage]] = []
     characters = 0
     for stored in snapshot.documents():
-        for _, passage, key in passages_of(stored):
+        for _, passage, key in stored.passages():
             if key not in missing:
                 continue
             missing.discard(key)

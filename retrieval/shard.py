@@ -17,6 +17,8 @@ from retrieval.generation import (
     CURRENT,
     Generation,
     collect_garbage,
+    generation_name,
+    generation_numbers,
     open_ref,
     read_current,
     read_generation,
@@ -64,11 +66,41 @@ class Shard:
             raise NotFoundError(f"{folder} holds no documents.db: build the collection first")
         self._lock = WriterLock(folder) if writable else None
         try:
+            if writable:
+                self._check_not_orphaned()
             self.store = DocumentStore(folder / "documents.db", writable=writable)
             self.vectors = FieldVectors(folder, config, encoders)
+            if writable:
+                self._forget_newer_generations()
         except BaseException:
             self._release()
             raise
+
+    def _check_not_orphaned(self) -> None:
+        """Raise IndexFormatError where an index has lost its documents: a new store would make it an empty collection."""
+        path = self.folder / "documents.db"
+        if not path.exists() and (self.published or generation_numbers(self.folder)):
+            raise IndexFormatError(
+                f"{path} is missing, but an index of it is there: restore it from a copy or an export, or build the "
+                "collection again in a new folder"
+            )
+
+    def _forget_newer_generations(self) -> None:
+        """Drop an index that covers operations documents.db does not hold: the file was restored from an older copy.
+
+        Done before anything is written, because new operations would get the numbers that the index already covers.
+        """
+        generation = self._trusted_generation()
+        with self.store.snapshot() as snapshot:
+            last_op = snapshot.last_op()
+        if generation is None or generation.op <= last_op:
+            return
+        log.warning("documents.db ends at operation %d, its index at %d: it will be rebuilt", last_op, generation.op)
+        with storage_errors("remove", self.folder / CURRENT):
+            (self.folder / CURRENT).unlink()
+            for number in generation_numbers(self.folder):
+                (self.folder / generation_name(number)).unlink()
+            fsync_folder(self.folder)
 
     @property
     def published(self) -> bool:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from index.errors import GrapnelError, IndexFormatError
 from retrieval.collection import SHARD, Collection
-from retrieval.encoding import passages_of
 from retrieval.progress import Progress, counted, silent
-from retrieval.store import StoreSnapshot, passage_key
+from retrieval.store import StoreSnapshot
 
 
 def verify(folder: str | Path, progress: Progress = silent) -> list[str]:
@@ -44,19 +43,9 @@ def _truth_problems(snapshot: StoreSnapshot, progress: Progress) -> list[str]:
     if structure != "ok":
         return [f"documents.db: {structure}: restore it from an export"]
     problems = []
-    total = snapshot.document_count()
-    iterator = counted(snapshot.documents(), "verify", total, progress)
-    while True:
-        try:
-            stored = next(iterator)
-        except StopIteration:
-            break
-        except IndexFormatError as error:
-            problems.append(str(error))
-            break
-        problems += [
-            f"documents.db: passage {passage.ordinal} of document {stored.document.id!r} does not match its key"
-            for _, passage, key in passages_of(stored)
-            if passage_key(passage) != key
-        ]
+    try:
+        for _ in counted(snapshot.documents(), "verify", snapshot.document_count(), progress):
+            pass
+    except IndexFormatError as error:  # nothing behind it can be trusted to line up: the first one is enough
+        problems.append(str(error))
     return problems + snapshot.damaged_vectors()

@@ -148,8 +148,8 @@ class DocumentStore:
     @contextmanager
     def transaction(self) -> Iterator[StoreWriter]:
         """Yield a writer whose changes commit together when the block ends, or not at all when it raises."""
-        self.check_open()
         with self._write_lock, sqlite_errors(self._path):
+            self.check_open()  # here, not before the wait: whoever closes meanwhile gives the writer's lock away
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
             connection = connection or self._connect()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -66,6 +67,14 @@ class DocumentRows(NamedTuple):
     first_row: int
     version: int
     spans: tuple[Span, ...]
+
+    def passages(self) -> Iterator[tuple[int, Passage, bytes]]:
+        """Yield (row, passage, text key) of each passage."""
+        document = self.document
+        for ordinal, span in enumerate(self.spans):
+            text = document.text[span.start : span.stop]
+            passage = Passage(document.id, ordinal, span.start, span.stop, text, document.title)
+            yield self.first_row + ordinal, passage, span.key
 
 
 def metadata_json(metadata: Metadata) -> str:

@@ -77,7 +77,10 @@ class StoreSnapshot:
             if row[0] != number or digest(*row[:-1]) != row[-1]:
                 raise self._damaged(f"operation {number} of the log")
         if len(rows) != self.last_op() - after:
-            raise self._damaged("the end of the log")
+            raise IndexFormatError(
+                f"{self._path} ends at operation {self.last_op()}, its index covers {after}: the file is older than "
+                "its index, or damaged; `grapnel compact` rebuilds the index"
+            )
         return [Operation(*row[:-1]) for row in rows]
 
     def all_rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
@@ -145,7 +148,10 @@ class StoreSnapshot:
         document = Document(doc_id, text, title, json.loads(metadata), vectors)
         if content_sum(document) != content:
             raise self._damaged(f"document {doc_id!r}")
-        return DocumentRows(document, first_row, version, tuple(Span(*passage[1:]) for passage in passages))
+        stored = DocumentRows(document, first_row, version, tuple(Span(*passage[1:]) for passage in passages))
+        if any(passage_key(passage) != key for _, passage, key in stored.passages()):
+            raise self._damaged(f"document {doc_id!r}")
+        return stored
 
     def _damaged(self, what: str) -> IndexFormatError:
         return IndexFormatError(

@@ -1,10 +1,10 @@
 """Children of test_collection_faults.py: processes that hold, follow, write or break a collection.
 
-    fault_child.py hold FOLDER              open it for writing and wait
-    fault_child.py serve FOLDER             do what the lines of JSON on stdin ask for, acknowledging each
-    fault_child.py follow FOLDER            search without end until stdin closes; say what was seen
-    fault_child.py unprivileged FOLDER ...  use read-only collections as another user
-    fault_child.py disk FOLDER SHIM         work while the library SHIM makes the disk fail
+fault_child.py hold FOLDER              open it for writing and wait
+fault_child.py serve FOLDER             do what the lines of JSON on stdin ask for, acknowledging each
+fault_child.py follow FOLDER            search without end until stdin closes; say what was seen
+fault_child.py unprivileged FOLDER ...  use read-only collections as another user
+fault_child.py disk FOLDER SHIM         work while the library SHIM makes the disk fail
 """
 
 import ctypes

@@ -1,0 +1,114 @@
+"""Measures by hand: a query without results counts 0, and our order is the ranking."""
+
+import math
+import random
+
+import pytest
+
+from evaluation.measures import mean, per_query, run_of
+from index.errors import ConfigError
+from retrieval.types import Hit, Passage, Ranking
+
+
+def hit(doc_id: str, score: float | None = 1.0) -> Hit:
+    return Hit(doc_id, Passage(doc_id, 0, 0, 0, ""), score, "test")
+
+
+def test_graded_gain_is_discounted_by_rank() -> None:
+    # DCG 1/log2(2) + 0/log2(3) + 3/log2(4) = 2.5; ideal 3/log2(2) + 1/log2(3).
+    values = per_query("nDCG@10", {"q": ["b", "x", "a"]}, {"q": {"a": 3, "b": 1, "c": 0}})
+    assert values == {"q": pytest.approx(2.5 / (3 + 1 / math.log2(3)))}
+
+
+def test_a_query_without_results_counts_nothing() -> None:
+    qrels = {"found": {"a": 1}, "empty": {"a": 1}, "absent": {"a": 1}}
+    values = per_query("nDCG@10", {"found": ["a"], "empty": []}, qrels)
+    assert values == {"absent": 0.0, "empty": 0.0, "found": 1.0}
+    assert mean(values) == pytest.approx(1 / 3)
+    assert per_query("nDCG@10", {}, qrels) == {"absent": 0.0, "empty": 0.0, "found": 0.0}
+
+
+def test_queries_that_nobody_judged_do_not_count() -> None:
+    assert per_query("nDCG@10", {"judged": ["a"], "other": ["a"]}, {"judged": {"a": 1}}) == {"judged": 1.0}
+
+
+def test_a_query_with_nothing_relevant_counts_nothing() -> None:
+    values = per_query("nDCG@10", {"q": ["a", "b"], "r": ["a"]}, {"q": {"a": 0, "b": 0}, "r": {"a": 1}})
+    assert values == {"q": 0.0, "r": 1.0}
+
+
+def test_queries_come_in_order_of_their_ids() -> None:
+    qrels = {query: {"a": 1} for query in ("q10", "q2", "é", "A", "q 1")}
+    assert list(per_query("RR@10", {query: ["a"] for query in qrels}, qrels)) == sorted(qrels)
+
+
+@pytest.mark.parametrize(
+    ("measure", "expected"),
+    [
+        ("nDCG@1", 0.0),
+        ("nDCG@2", (1 / math.log2(3)) / (2 + 1 / math.log2(3))),
+        ("P@2", 1 / 2),
+        ("R@2", 1 / 3),
+        ("R@100", 2 / 3),
+        ("RR@10", 1 / 2),
+        ("RR@1", 0.0),
+        ("AP@100", (1 / 2 + 2 / 4) / 3),
+        ("Success@1", 0.0),
+        ("Success@2", 1.0),
+    ],
+)
+def test_measures_by_hand(measure: str, expected: float) -> None:
+    # Ranks: x 1, b 2, y 3, a 4; relevant: a (2), b (1), c (1), where c was not found.
+    values = per_query(measure, {"q": ["x", "b", "y", "a"]}, {"q": {"a": 2, "b": 1, "c": 1, "x": 0}})
+    assert values == {"q": pytest.approx(expected)}
+
+
+def test_only_the_first_ten_count_at_ten() -> None:
+    fillers = [f"x{number}" for number in range(9)]
+    qrels = {"q": {"a": 1}}
+    assert per_query("nDCG@10", {"q": [*fillers, "a"]}, qrels) == {"q": pytest.approx(1 / math.log2(11))}
+    assert per_query("nDCG@10", {"q": [*fillers, "y", "a"]}, qrels) == {"q": 0.0}
+
+
+def test_the_order_given_is_the_ranking_whatever_the_scores() -> None:
+    rankings = [Ranking("q", (hit("z", 1.0), hit("a", 1.0), hit("m", None))), Ranking("r", ())]
+    run = run_of(rankings)
+    assert run == {"q": ["z", "a", "m"], "r": []}
+    # Engines that sort equal scores by id would put a first, or z by a descending order of ids.
+    assert per_query("RR@10", run, {"q": {"a": 1}}) == {"q": 0.5}
+    assert per_query("RR@10", run, {"q": {"z": 1}}) == {"q": 1.0}
+    assert per_query("RR@10", run, {"q": {"m": 1}}) == {"q": pytest.approx(1 / 3)}
+
+
+def test_long_rankings_keep_their_order() -> None:
+    documents = [f"d{number}" for number in range(20_000)]
+    random.Random(0).shuffle(documents)
+    values = per_query("RR", {"q": documents}, {"q": {documents[17_776]: 1}})
+    assert values == {"q": pytest.approx(1 / 17_777)}
+
+
+def test_random_rankings_agree_with_the_definition() -> None:
+    rng = random.Random(3)
+    run, qrels, expected = {}, {}, {}
+    for number in range(50):
+        documents = [f"d{place}" for place in range(30)]
+        grades = {doc_id: rng.choice([0, 0, 1, 2, 3]) for doc_id in rng.sample(documents, rng.randrange(1, 20))}
+        ranking = rng.sample(documents, rng.randrange(30))
+        gains = [grades.get(doc_id, 0) for doc_id in ranking[:10]]
+        ideal = sorted(grades.values(), reverse=True)[:10]
+        best = sum(gain / math.log2(place + 2) for place, gain in enumerate(ideal))
+        found = sum(gain / math.log2(place + 2) for place, gain in enumerate(gains))
+        run[f"q{number}"], qrels[f"q{number}"] = ranking, grades
+        expected[f"q{number}"] = pytest.approx(found / best if best else 0.0)
+    assert per_query("nDCG@10", run, qrels) == expected
+
+
+@pytest.mark.parametrize("measure", ["", "ndcg_at_10", "Quality@10", "nDCG@ten", "nDCG@", "nDCG 10", "1", "open('x')"])
+def test_unknown_measures_are_refused(measure: str) -> None:
+    with pytest.raises(ConfigError, match="measure"):
+        per_query(measure, {"q": ["a"]}, {"q": {"a": 1}})
+
+
+def test_nothing_judged_has_no_mean() -> None:
+    assert per_query("nDCG@10", {"q": ["a"]}, {}) == {}
+    assert mean({}) == 0.0
