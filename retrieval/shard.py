@@ -77,7 +77,7 @@ class Shard:
             raise
 
     def _check_not_orphaned(self) -> None:
-        """Raise IndexFormatError where an index has lost its documents: a new store would make it an empty collection."""
+        """Raise IndexFormatError where an index lost its documents: a new store would make it an empty collection."""
         path = self.folder / "documents.db"
         if not path.exists() and (self.published or generation_numbers(self.folder)):
             raise IndexFormatError(
