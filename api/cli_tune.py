@@ -4,9 +4,7 @@ from argparse import Namespace
 from dataclasses import asdict
 
 from api.cli_output import Output, facts
-from index.durable import write_atomic
 from retrieval.collection import Collection
-from retrieval.config import to_toml
 from retrieval.pipeline_config import FILE
 
 
@@ -18,10 +16,10 @@ def tune_collection(args: Namespace, output: Output) -> int:
     queries, qrels = read_queries(args.queries), read_qrels(args.qrels)
     with Collection.open(args.dir) as collection, output.progress() as stages:
         report = tune(collection, queries, qrels, mode=args.mode, seed=args.seed, progress=stages)
+        written = report.adopted and not args.dry_run
+        if written:
+            collection.set_pipeline(report.pipeline)
         path = collection.folder / FILE
-    written = report.adopted and not args.dry_run
-    if written:
-        write_atomic(path, to_toml(report.pipeline).encode())
     weights = dict(zip(report.parts, report.weights, strict=True))
     value = {
         **{key: item for key, item in asdict(report).items() if key not in {"pipeline", "table"}},

@@ -78,7 +78,7 @@ def fsync_tree(folder: Path) -> None:
         fsync_folder(Path(root))
 
 
-def write_atomic(path: Path, content: bytes, *, point: str = "file") -> None:
+def write_atomic(path: Path, content: bytes, *, point: str) -> None:
     """Replace `path` by `content`; a reader or a crash sees the old bytes or the new ones, never a mixture.
 
     point: prefix of the failpoints passed: `<point>.written`, `<point>.replaced`.
@@ -100,7 +100,7 @@ def write_atomic(path: Path, content: bytes, *, point: str = "file") -> None:
             raise
 
 
-def write_json_atomic(path: Path, value: Any, *, point: str = "file") -> None:
+def write_json_atomic(path: Path, value: Any, *, point: str) -> None:
     """`write_atomic` of canonical, human-readable JSON."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_atomic(path, (text + "\n").encode(), point=point)

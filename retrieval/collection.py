@@ -57,6 +57,9 @@ class Collection:
         self.pipeline = pipeline
         self._encoders = Encoders()
         self._shard = Shard(folder / SHARD, config, self._encoders, writable=writable)
+        if writable:
+            for leftover in folder.glob(".*.toml.*.tmp"):  # of a writer that was killed
+                leftover.unlink()
         self._writable = writable
         self._compaction: threading.Thread | None = None
         self._compaction_error: Exception | None = None
@@ -270,6 +273,15 @@ class Collection:
         encoded = iter(self._shard.vectors.encoder(name).encode_queries(texts) if texts else ())
         return np.stack([query.vectors[name] if name in query.vectors else next(encoded) for query in queries])
 
+    def set_pipeline(self, pipeline: PipelineConfig) -> None:
+        """Search with `pipeline` from now on, and write it as the collection's pipeline.toml, atomically.
+
+        Needs no writer's lock: nothing on disk depends on it. Raises ConfigError where it does not fit the collection.
+        """
+        check_pipeline(pipeline, self.config, PIPELINE_FILE)
+        write_atomic(self.folder / PIPELINE_FILE, to_toml(pipeline).encode(), point="pipeline")
+        self.pipeline = pipeline
+
     # -- upkeep -------------------------------------------------------------------------------------------------
 
     def compact(self, progress: Progress = silent) -> CompactionReport:
@@ -343,6 +355,3 @@ def build(
         if len(collection) == 0:
             raise CorpusError("the source holds no documents")
         return added, collection.compact(progress)
-
-
-__all__ = ["Collection", "CollectionRetriever", "build", "check_pipeline"]

@@ -145,7 +145,6 @@ class Compaction:
             if field.encoder.kind == "external":
                 blocks = client_blocks(self.snapshot, name)
             else:
-                self.vectors.remember(name)
                 reports[name] = encode_missing(self.snapshot, keys, name, self.vectors, self.progress)
                 blocks = stored_blocks(keys, self.vectors.store(name, dim))
             INDEX_WRITERS[field.index](folder, self._prepared(blocks, name, field, len(rows)), dim, len(rows))

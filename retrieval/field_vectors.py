@@ -12,7 +12,7 @@ from index.durable import storage_errors, write_json_atomic
 from index.errors import CorpusError, IndexFormatError
 from index.metric import check_vectors
 from index.types import Vectors
-from retrieval.collection_config import CollectionConfig, DenseField
+from retrieval.collection_config import CollectionConfig, digest_of
 from retrieval.config import to_table
 from retrieval.encoders import EncoderConfig, fingerprint, open_encoder
 from retrieval.protocols import Encoder
@@ -72,21 +72,29 @@ class FieldVectors:
         config = self._fields[name].encoder
         if config.kind == "external":
             return config.dim or 0
-        about = self._about(name)
-        if about.exists():
-            return int(json.loads(about.read_bytes())["dim"])
-        return self.encoder(name).dim
+        return self._remembered(name) or self.encoder(name).dim
 
     def _about(self, name: str) -> Path:
         return self._folder / self._fingerprints[name] / "encoder.json"
 
+    def _remembered(self, name: str) -> int | None:
+        """Return the noted dimension; None where there is no note, or a damaged one."""
+        try:
+            value = json.loads(self._about(name).read_bytes())
+            checksum = value.pop("checksum")
+        except (FileNotFoundError, ValueError, KeyError, AttributeError):
+            return None
+        return int(value["dim"]) if checksum == digest_of(value) else None
+
     def remember(self, name: str) -> None:
         """Note beside a field's vector store what made its vectors: for people, and for `dim`."""
+        if self._remembered(name) is not None:
+            return
         about = self._about(name)
-        if not about.exists():
-            with storage_errors("create", about.parent):
-                about.parent.mkdir(parents=True, exist_ok=True)
-            write_json_atomic(about, {"dim": self.encoder(name).dim, **to_table(self._fields[name].encoder)})
+        with storage_errors("create", about.parent):
+            about.parent.mkdir(parents=True, exist_ok=True)
+        value = {"dim": self.encoder(name).dim, **to_table(self._fields[name].encoder)}
+        write_json_atomic(about, {**value, "checksum": digest_of(value)}, point="encoder")
 
     def store(self, name: str, dim: int) -> VectorStore:
         """Return the vector store of a field's encoder."""
@@ -107,24 +115,32 @@ class FieldVectors:
         return [key for key, known in zip(rest, stored, strict=True) if not known]
 
     def clean(self) -> None:
-        """Remove what killed writers left behind in the vector stores."""
+        """Remove what killed writers left behind in the vector stores, and renew damaged notes about encoders."""
+        for name in self._encoded():
+            self.remember(name)
         for store in self._used_stores():
             store.clean()
+            for leftover in store.folder.glob(".encoder.json.*.tmp"):
+                leftover.unlink()
 
     def compact(self, keep: Keys) -> None:
         """Merge small shards of the vector stores and drop vectors of texts that are gone. keep: keys still in use."""
         for store in self._used_stores():
             store.compact(keep)
 
+    def _encoded(self) -> list[str]:
+        return [name for name, field in self._fields.items() if field.encoder.kind != "external"]
+
     def _used_stores(self) -> list[VectorStore]:
-        encoded = [name for name, field in self._fields.items() if field.encoder.kind != "external"]
-        stores = [self.store(name, self.dim(name)) for name in encoded]
+        stores = [self.store(name, self.dim(name)) for name in self._encoded()]
         return list({store.folder: store for store in stores}.values())
 
     def problems(self, name: str) -> list[str]:
         """Return one line per damaged shard of a field's vector store."""
         store = self.store(name, self.dim(name))
-        return [
+        note = self._about(name)
+        damaged = [f"{note} is damaged; `grapnel compact` writes it again"] if note.exists() else []
+        return (damaged if self._remembered(name) is None else []) + [
             f"vector store of field {name!r}: shard {shard} is damaged; `grapnel compact` encodes its texts again"
             for shard in store.verify()
         ]
@@ -182,4 +198,4 @@ def check_client_vectors(config: CollectionConfig, doc_id: str, vectors: Mapping
             raise CorpusError(f"document {doc_id!r}, field {name!r}: {error}") from error
 
 
-__all__ = ["DenseField", "Encoders", "FieldVectors", "Keys", "check_client_vectors", "client_vectors", "keys_array"]
+__all__ = ["Encoders", "FieldVectors", "Keys", "check_client_vectors", "client_vectors", "keys_array"]

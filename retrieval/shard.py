@@ -68,8 +68,8 @@ class Shard:
         try:
             if writable:
                 self._check_not_orphaned()
-            self.store = DocumentStore(folder / "documents.db", writable=writable)
             self.vectors = FieldVectors(folder, config, encoders)
+            self.store = DocumentStore(folder / "documents.db", writable=writable)
             if writable:
                 self._forget_newer_generations()
         except BaseException:

@@ -18,6 +18,7 @@ def sqlite_errors(path: Path) -> Iterator[None]:
             "SQLITE_FULL": "the disk is full: free space and repeat; acknowledged writes are intact",
             "SQLITE_READONLY": "the folder is read-only: write to a copy elsewhere",
             "SQLITE_CANTOPEN": "check that the folder exists and its permissions",
+            "SQLITE_IOERR": "check the disk and its free space; acknowledged writes are intact",
             "SQLITE_BUSY": "another process holds the database: try again",
         }
         name = getattr(error, "sqlite_errorname", None)

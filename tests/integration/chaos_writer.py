@@ -152,6 +152,7 @@ def build(args: argparse.Namespace) -> None:
 def write(args: argparse.Namespace) -> None:
     """Write to a collection that exists and compact now and then; --endless: at the same time, until killed."""
     with Collection.open(args.folder, writable=True) as collection:
+        collection.set_pipeline(collection.pipeline)
         writer = Writer(collection, args.seed)
         if args.endless:
             threading.Thread(target=compact_for_ever, args=(collection, args.seed), daemon=True).start()

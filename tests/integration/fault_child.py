@@ -58,8 +58,14 @@ def serve(folder: Path) -> None:
 def follow(folder: Path) -> None:
     """Each search must show every lasting document once, and no version older than one seen before."""
     stop = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
-    searches, newest = 0, {}
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        stop.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    searches = 0
+    newest: dict[str, int] = {}
     with Collection.open(folder) as collection:
         while not stop.is_set():
             mode = ("dense", "lexical", "hybrid")[searches % 3]
@@ -198,7 +204,7 @@ class Attempt:
             collection.compact()
         assert documents_of(folder) == before
         searchable(folder, set(before))
-        assert not [path for path in folder.rglob(".*")], "temporary files were left behind"
+        assert not list(folder.rglob(".*")), "temporary files were left behind"
         return error, spent
 
     def export(self, folder: Path, before: dict[str, Document], kind: str, count: int) -> tuple[str | None, int]:
@@ -209,7 +215,7 @@ class Attempt:
             assert target.exists() == (error is None)
             target.unlink(missing_ok=True)
             assert export_collection(collection, target) == len(before)
-        assert not [path for path in folder.rglob(".out.tar*")], "a temporary file was left behind"
+        assert not list(folder.rglob(".out.tar*")), "a temporary file was left behind"
         return error, spent
 
     def build(self, folder: Path, before: dict[str, Document], kind: str, count: int) -> tuple[str | None, int]:

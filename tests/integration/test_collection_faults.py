@@ -168,7 +168,7 @@ DAMAGES = {"flipped": flip_some_bit, "cut": cut, "deleted": delete}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_derived_files_are_refused_and_rebuilt(tmp_path: Path, whole: Whole, damage: str) -> None:
+def test_damaged_derived_files_are_refused_and_rebuilt(memory_path: Path, whole: Whole, damage: str) -> None:
     """Every file of the current components, of the vector store, and those that say which generation it is."""
     shard = whole.folder / SHARD
     current, _ = read_current(shard) or ("", "")
@@ -181,12 +181,10 @@ def test_damaged_derived_files_are_refused_and_rebuilt(tmp_path: Path, whole: Wh
     assert len(files) > 25
 
     def break_and_repair(name: Path) -> None:
-        folder = whole.copy(tmp_path / f"{name.parent.name}-{name.name}")
+        folder = whole.copy(memory_path / f"{name.parent.name}-{name.name}")
         DAMAGES[damage](folder / name, random.Random(f"{damage} {name.name}"))
-        try:
+        with contextlib.suppress(GrapnelError):
             assert ask(folder) == whole.before, f"{name}: another answer"
-        except GrapnelError as error:
-            assert str(error)
         # A vector store shard without its manifest does not exist: its texts are encoded again, nothing is wrong.
         unlisted = damage == "deleted" and "vectors" in name.parts and name.suffix == ".json"
         assert bool(problems_of(folder)) != unlisted, f"{name}: verify does not report it"
@@ -225,8 +223,10 @@ def test_a_damaged_collection_toml_is_refused_until_it_is_restored(tmp_path: Pat
     raw = file.read_bytes()
     rng = random.Random(3)
     variants = [raw[: rng.randrange(len(raw))] for _ in range(25)]
-    for bit in rng.sample(range(8 * len(raw)), 200):
-        variants.append(raw[: bit // 8] + bytes([raw[bit // 8] ^ 1 << bit % 8]) + raw[bit // 8 + 1 :])
+    variants += [
+        raw[: bit // 8] + bytes([raw[bit // 8] ^ 1 << bit % 8]) + raw[bit // 8 + 1 :]
+        for bit in rng.sample(range(8 * len(raw)), 200)
+    ]
     refused = 0
     for variant in variants:
         file.write_bytes(variant)
@@ -276,8 +276,8 @@ def settled_copy(whole: Whole, parent: Path) -> Path:
     return folder
 
 
-def test_flipped_bits_in_the_documents_are_refused_or_without_effect(tmp_path: Path, whole: Whole) -> None:
-    folder = settled_copy(whole, tmp_path)
+def test_flipped_bits_in_the_documents_are_refused_or_without_effect(memory_path: Path, whole: Whole) -> None:
+    folder = settled_copy(whole, memory_path)
     database = folder / DATABASE
     raw = database.read_bytes()
     page_bytes = 4096
@@ -387,7 +387,8 @@ def test_documents_older_than_the_index_are_never_answered_wrongly(
             for mode in MODES:
                 found = restored.search("anchor zebra3 v3", mode=mode, k=100).hits
                 wanted = expected.search("anchor zebra3 v3", mode=mode, k=100).hits
-                assert [hit.doc_id for hit in found] == [hit.doc_id for hit in wanted], mode
+                scores = {hit.doc_id: hit.score for hit in wanted}
+                assert {hit.doc_id: hit.score for hit in found} == pytest.approx(scores, abs=1e-5), mode
     assert verify(folder) == []
 
 
@@ -444,14 +445,14 @@ def failing_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def test_full_short_and_failing_writes_lose_nothing(tmp_path: Path, whole: Whole, failing_disk: Path) -> None:
+def test_full_short_and_failing_writes_lose_nothing(memory_path: Path, whole: Whole, failing_disk: Path) -> None:
     """Each operation, with room for only so many bytes, with short writes, with fsync failing the n-th time.
 
     The child checks what must hold after each failure (fault_child.py, `Attempt`); here: that the failures happened.
     """
-    scratch = tmp_path / "scratch"
+    scratch = memory_path / "scratch"
     scratch.mkdir()
-    folder = whole.copy(tmp_path)
+    folder = whole.copy(memory_path)
     done = subprocess.run(
         [sys.executable, str(CHILD), "disk", str(folder), str(failing_disk)],
         env={**os.environ, "LD_PRELOAD": str(failing_disk), "TMPDIR": str(scratch), "OMP_NUM_THREADS": "1"},
@@ -498,7 +499,7 @@ def fill(disk: Path, left_bytes: int) -> Path:
     return filler
 
 
-@pytest.mark.parametrize("left_bytes", [0, 70_000, 150_000])
+@pytest.mark.parametrize("left_bytes", [0, 30_000, 70_000])
 def test_a_disk_that_is_really_full(
     small_disk: Path, whole: Whole, hashing_config: Callable[..., CollectionConfig], left_bytes: int
 ) -> None:
@@ -510,9 +511,8 @@ def test_a_disk_that_is_really_full(
         "export": lambda collection: export_collection(collection, small_disk / "out.tar"),
         "build": lambda _: build(small_disk / "other", more, hashing_config()),
     }
-    stored = {f"d{number}" for number in range(38)} - {"d4", "d33"}
     with Collection.open(folder, writable=True) as collection:
-        stored &= {document.id for document in collection.documents()}
+        stored = {document.id for document in collection.documents()}
         for name, operation in operations.items():
             filler = fill(small_disk, left_bytes if name != "export" else min(left_bytes, 10_000))
             with pytest.raises(StorageError, match=r"space|full"):
@@ -744,8 +744,8 @@ class Versions:
             assert len(found) == len(hits), "a document came twice"
             assert {f"lasting{number}" for number in range(20)} <= found.keys(), f"mode {mode} misses a document"
             assert all(hit.passage.text.endswith(f"v{found[hit.doc_id]}") for hit in hits)
-            for doc_id in after:
-                possible = range(before.get(doc_id, 0), after[doc_id] + 1)
+            for doc_id, newest in after.items():
+                possible = range(before.get(doc_id, 0), newest + 1)
                 if doc_id in found:
                     assert found[doc_id] in possible, f"{doc_id} has version {found[doc_id]}, may have {possible}"
                 else:
@@ -755,10 +755,10 @@ class Versions:
 
 
 def test_searches_are_right_while_twenty_compactions_and_writers_run(
-    tmp_path: Path, hashing_config: Callable[..., CollectionConfig]
+    memory_path: Path, hashing_config: Callable[..., CollectionConfig]
 ) -> None:
     """Two writing threads, a compacting one, readers in this process, and one in another process."""
-    folder = tmp_path / "collection"
+    folder = memory_path / "collection"
     lasting = [Versions.document(f"lasting{number}", 1) for number in range(20)]
     build(folder, lasting, hashing_config())
     stop = threading.Event()

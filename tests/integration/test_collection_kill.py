@@ -4,6 +4,7 @@ GRAPNEL_CHAOS_ROUNDS sets the number of random rounds (10; `make chaos`: 200).
 """
 
 import ast
+import contextlib
 import importlib.util
 import json
 import math
@@ -16,14 +17,13 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 
 from index.errors import ConfigError, IndexFormatError, NotFoundError
@@ -200,8 +200,8 @@ def assert_ranking(ranking: Ranking, scores: Scores, k: int) -> None:
     assert len(set(ids)) == len(ids), "a document came twice"
     assert set(ids) <= scores.keys(), "a document that is not stored, or that the filter excludes"
     best = sorted(scores.values(), reverse=True)[:k]
-    np.testing.assert_allclose([hit.score for hit in ranking.hits], best, atol=2e-5)
-    np.testing.assert_allclose([scores[doc_id] for doc_id in ids], best, atol=2e-5)
+    assert [hit.score for hit in ranking.hits] == pytest.approx(best, abs=2e-5)
+    assert [scores[doc_id] for doc_id in ids] == pytest.approx(best, abs=2e-5)
 
 
 def assert_truth(folder: Path) -> None:
@@ -285,7 +285,7 @@ def assert_tidy(folder: Path) -> None:
     kept = [json.loads((shard / f"gen-{number:06d}.json").read_text()) for number in generation_numbers(shard)]
     named = {ref["id"] for generation in kept for ref in generation["components"].values()}
     assert {path.name for path in (shard / "components").iterdir()} == named
-    assert [path for path in folder.rglob(".*")] == [], "temporary files of the killed writer were left behind"
+    assert list(folder.rglob(".*")) == [], "temporary files of the killed writer were left behind"
 
 
 # -- named points -------------------------------------------------------------------------------------------------
@@ -294,18 +294,20 @@ def assert_tidy(folder: Path) -> None:
 @cache
 def failpoints() -> frozenset[str]:
     """Collect every failpoint name from the source: literals, and prefixes given as `point=` with what they pass."""
-    calls, suffixes = [], {}
+    calls, suffixes, defaults = [], {}, {}
     for package in ("index", "retrieval", "evaluation", "training", "api"):
         for path in sorted((ROOT / package).rglob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             calls += [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
             for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
-                if "point" in {argument.arg for argument in function.args.kwonlyargs}:
+                arguments = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+                for default in (default for argument, default in arguments if argument.arg == "point"):
                     suffixes[function.name] = list(_suffixes(function))
+                    defaults[function.name] = default
     names = set()
     for call in calls:
         name = _called(call)
-        given = next((keyword.value for keyword in call.keywords if keyword.arg == "point"), None)
+        given = next((keyword.value for keyword in call.keywords if keyword.arg == "point"), defaults.get(name))
         if name == "failpoint":
             names |= set(_texts(call.args[0]))
         elif given is not None:
@@ -317,12 +319,12 @@ def _called(call: ast.Call) -> str:
     return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
 
 
-def _suffixes(function: ast.FunctionDef) -> Sequence[str]:
+def _suffixes(function: ast.FunctionDef) -> Iterator[str]:
     """What `function(point=...)` appends to its prefix; "@name" stands for what another function appends."""
     for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
         if _called(call) == "failpoint":
             assert isinstance(call.args[0], ast.JoinedStr)
-            yield "".join(part.value for part in call.args[0].values if isinstance(part, ast.Constant))
+            yield "".join(str(part.value) for part in call.args[0].values if isinstance(part, ast.Constant))
         elif any(keyword.arg == "point" for keyword in call.keywords):
             yield f"@{_called(call)}"
 
@@ -344,7 +346,7 @@ def _texts(node: ast.expr) -> list[str]:
     texts = [""]
     for part in node.values:
         if isinstance(part, ast.Constant):
-            texts = [f"{text}{part.value}" for text in texts]
+            texts = [text + str(part.value) for text in texts]
         else:
             assert isinstance(part, ast.FormattedValue)
             variable = ast.unparse(part.value)
@@ -408,13 +410,13 @@ def reached(template: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 @pytest.mark.parametrize("point", sorted(failpoints()))
 def test_a_kill_at_a_named_point_loses_nothing(
-    tmp_path: Path, template: Case, reached: dict[str, Counter[str]], point: str
+    memory_path: Path, template: Case, reached: dict[str, Counter[str]], point: str
 ) -> None:
     scenarios = [scenario for scenario in chaos.SCENARIOS if reached[scenario][point]]
     assert scenarios, "no scenario of chaos_writer.py passes this failpoint: add one"
 
     def kill(scenario: str) -> None:
-        case = prepared(scenario, tmp_path, template)
+        case = prepared(scenario, memory_path, template)
         count = 1 + random.Random(f"{scenario} {point}").randrange(reached[scenario][point])
         child = run_child(scenario, case.folder, failpoint=f"{point}:{count}")
         assert child.returncode == -signal.SIGKILL, child.stderr
@@ -454,7 +456,7 @@ def after_write(case: Case, child: Child) -> None:
     check(case.folder, child.states(case.state))
 
 
-def after_repair(case: Case, child: Child) -> None:
+def after_repair(case: Case, _: Child) -> None:
     """Until the repaired generation is published, damage is refused; the documents are whole all along."""
     if verify(case.folder) == []:
         check(case.folder, [case.state])
@@ -479,10 +481,8 @@ def published(folder: Path) -> bool:
 def assert_refused_as_unfinished(folder: Path) -> None:
     with pytest.raises(NotFoundError), Collection.open(folder) as reader:
         reader.search(chaos.EVERYWHERE)
-    try:
+    with contextlib.suppress(NotFoundError):
         assert verify(folder) != []
-    except NotFoundError:
-        pass
 
 
 # -- random times -------------------------------------------------------------------------------------------------

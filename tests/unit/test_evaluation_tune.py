@@ -1,5 +1,6 @@
 """Fitting the fusion weight: it goes to the part that is right, and is kept only where it helps."""
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,18 @@ def test_where_no_weight_is_right_for_all_the_gain_is_that_of_queries_not_seen(c
     assert report.fitted <= report.default + 1e-9
     assert report.gain <= 0
     assert not report.adopted
+
+
+def test_a_lucky_fit_that_queries_not_seen_do_not_share_is_not_adopted(collection: Collection) -> None:
+    # Ten queries that are right by a part drawn at random: some weight fits them better, and others worse.
+    rng = random.Random(7)
+    pairs = zip(queries(dense_is_right=True, count=10), queries(dense_is_right=False, count=10), strict=True)
+    report = tune(collection, [rng.choice(pair) for pair in pairs], QRELS)
+    check(report)
+    assert report.fitted > report.default + 0.05
+    assert report.gain < 0
+    assert not report.adopted
+    assert report.pipeline is collection.pipeline
 
 
 @pytest.mark.parametrize("method", ["scores", "rrf"])
