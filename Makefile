@@ -56,8 +56,10 @@ bench: bench-foundation ## all benchmarks
 bench-foundation: lucene-peer ## quality, latency, build, filters and live writes, beside their peers
 	$(BIN)/python tests/bench/bench_foundation.py
 
-chaos: setup     ## the long fault tests: 200 rounds of kill -9
-	GRAPNEL_CHAOS_ROUNDS=200 $(BIN)/python -m pytest -m "not gpu" tests/integration -k "chaos or kill"
+chaos: setup     ## the long fault tests: 200 rounds of kill -9 at random times, every named point, every bit flip
+	GRAPNEL_CHAOS_ROUNDS=200 $(BIN)/python -m pytest -m "not gpu" \
+	  tests/integration/test_collection_kill.py tests/integration/test_collection_faults.py \
+	  tests/integration/test_collection_threads.py tests/property/test_collection_state.py
 
 clean:           ## remove the environment and everything generated
 	rm -rf $(VENV) demo .bench build *.egg-info

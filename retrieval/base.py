@@ -13,7 +13,8 @@ from index.errors import IndexFormatError
 from index.types import Mask, Rows, VectorIndex
 from retrieval.build import LEXICAL, open_dense
 from retrieval.collection_config import CollectionConfig, component_config
-from retrieval.columns import Columns, ColumnsBuilder
+from retrieval.columns import Columns
+from retrieval.columns_build import ColumnsBuilder
 from retrieval.filters import Filter, canonical
 from retrieval.generation import Generation, hold, open_ref
 from retrieval.lexical import LexicalIndex

@@ -2,7 +2,9 @@
 
 import ipaddress
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,14 @@ def _loopback_only() -> Iterator[None]:
             patch.setattr(socket.socket, guard.__name__, guard)
         patch.setattr(socket, "getaddrinfo", getaddrinfo)
         yield
+
+
+@pytest.fixture
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep temporary folders in memory where there is room: for tests whose thousands of fsyncs are not the point."""
+    memory = Path("/dev/shm")  # noqa: S108  only the tempfile module writes there
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 29:
+        monkeypatch.setattr(tempfile, "tempdir", str(memory))
 
 
 @pytest.fixture(scope="session")

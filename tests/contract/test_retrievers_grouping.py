@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import retrieval.live
 from retrieval.chunking import Chunker, ChunkingConfig
 from retrieval.collection import Collection, build
 from retrieval.collection_config import CollectionConfig, DenseField
@@ -63,6 +64,15 @@ def make_live(folder: Path) -> Collection:
     return collection
 
 
+def make_live_in_small_pieces(folder: Path) -> Collection:
+    """As above, but the log is replayed seven passages at a time, so that documents span pieces."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval.live, "_BATCH", 7)
+        collection = make_live(folder)
+        collection.search("follow")
+        return collection
+
+
 class World:
     """A collection with every passage it must hold."""
 
@@ -91,7 +101,7 @@ class World:
         return self.collection.search(query, mode=mode, **options)
 
 
-@pytest.fixture(scope="module", params=[make_compacted, make_live])
+@pytest.fixture(scope="module", params=[make_compacted, make_live, make_live_in_small_pieces])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     make: Callable[[Path], Collection] = request.param
     with make(tmp_path_factory.mktemp("grouping") / "c") as collection:

@@ -1,5 +1,6 @@
 """Threads that write, search and compact one collection at once, and another process's view of it beside them."""
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +20,14 @@ STEPS = 12
 
 
 @pytest.fixture
-def folder(tmp_path: Path, hashing_config: Callable[..., CollectionConfig]) -> Iterator[Path]:
-    with Collection.create(tmp_path / "c", hashing_config()) as collection:
-        collection.add([Document(f"base{number}", f"common base{number}") for number in range(200)])
-        collection.compact()
-    yield tmp_path / "c"
-    assert verify(tmp_path / "c") == []
+def folder(in_memory: None, hashing_config: Callable[..., CollectionConfig]) -> Iterator[Path]:  # noqa: ARG001
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "c"
+        with Collection.create(folder, hashing_config()) as collection:
+            collection.add([Document(f"base{number}", f"common base{number}") for number in range(200)])
+            collection.compact()
+        yield folder
+        assert verify(folder) == []
 
 
 class Crew:

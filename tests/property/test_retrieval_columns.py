@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.bitmap import count, pack, unpack
-from retrieval.columns import Columns, ColumnsBuilder
+from retrieval.columns import Columns
+from retrieval.columns_build import ColumnsBuilder
 from retrieval.filters import canonical, matches, parse_filter
 
 NAMES = ["a", "b", "a.b", "b.a", "b.", "", "é", "_id"]

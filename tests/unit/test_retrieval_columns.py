@@ -9,7 +9,8 @@ import pytest
 
 from index.component import open_component, write_component
 from index.errors import IndexFormatError, StorageError
-from retrieval.columns import Columns, ColumnsBuilder
+from retrieval.columns import Columns
+from retrieval.columns_build import ColumnsBuilder
 from retrieval.filters import parse_filter
 
 
