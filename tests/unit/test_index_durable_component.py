@@ -29,18 +29,18 @@ class HalfwayError(Exception):
 
 def test_a_file_is_created_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    write_atomic(path, b"one")
+    write_atomic(path, b"one", point="test")
     assert path.read_bytes() == b"one"
-    write_atomic(path, b"")
+    write_atomic(path, b"", point="test")
     assert path.read_bytes() == b""
     assert names(tmp_path) == {"f"}
 
 
 def test_a_reader_that_has_the_old_file_open_keeps_it(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    write_atomic(path, b"old")
+    write_atomic(path, b"old", point="test")
     with path.open("rb") as reader:
-        write_atomic(path, b"new and longer")
+        write_atomic(path, b"new and longer", point="test")
         assert reader.read() == b"old"
     assert path.read_bytes() == b"new and longer"
 
@@ -51,7 +51,7 @@ def test_what_fails_half_way_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: BaseException
 ) -> None:
     path = tmp_path / "f"
-    write_atomic(path, b"old")
+    write_atomic(path, b"old", point="test")
 
     def fail(*_: object) -> None:
         raise error
@@ -59,7 +59,7 @@ def test_what_fails_half_way_leaves_the_old_file(
     monkeypatch.setattr(os, call, fail)
     expected = StorageError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
-        write_atomic(path, b"new")
+        write_atomic(path, b"new", point="test")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == {"f"}
@@ -67,13 +67,13 @@ def test_what_fails_half_way_leaves_the_old_file(
 
 def test_a_folder_that_is_missing_or_a_file_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="nowhere"):
-        write_atomic(tmp_path / "nowhere" / "f", b"x")
+        write_atomic(tmp_path / "nowhere" / "f", b"x", point="test")
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="file"):
-        write_atomic(tmp_path / "file" / "f", b"x")
+        write_atomic(tmp_path / "file" / "f", b"x", point="test")
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match="folder"):
-        write_atomic(tmp_path / "folder", b"x")
+        write_atomic(tmp_path / "folder", b"x", point="test")
     assert names(tmp_path) == {"file", "folder"}
 
 
@@ -102,15 +102,15 @@ def test_other_errors_pass_unchanged() -> None:
 
 def test_json_is_canonical_and_readable(tmp_path: Path) -> None:
     path = tmp_path / "f.json"
-    write_json_atomic(path, {"b": [1, None], "a": "é"})
+    write_json_atomic(path, {"b": [1, None], "a": "é"}, point="test")
     first = path.read_bytes()
     assert json.loads(first) == {"a": "é", "b": [1, None]}
     assert "é".encode() in first
     assert first.endswith(b"\n")
-    write_json_atomic(path, {"a": "é", "b": [1, None]})
+    write_json_atomic(path, {"a": "é", "b": [1, None]}, point="test")
     assert path.read_bytes() == first
     with pytest.raises(ValueError, match="JSON"):
-        write_json_atomic(path, {"a": float("nan")})
+        write_json_atomic(path, {"a": float("nan")}, point="test")
     assert path.read_bytes() == first
 
 

@@ -27,6 +27,7 @@ from retrieval.config import to_toml
 from retrieval.encoders import EncoderConfig
 from retrieval.ingest import AddReport, batches
 from retrieval.lexical import LexicalConfig
+from retrieval.pipeline_config import with_weights
 from retrieval.types import Document, Query, Ranking, SearchRequest
 from retrieval.verify import verify
 
@@ -513,6 +514,21 @@ def test_a_pipeline_file_decides_the_search(folder: Path, hashing_config: Make, 
     for path in (tmp_path / "none.toml", folder):
         with pytest.raises(ConfigError, match=path.name):
             Collection.open(folder, pipeline=path)
+
+
+def test_a_new_pipeline_is_used_and_kept(folder: Path, hashing_config: Make) -> None:
+    build(folder, documents("a", "b"), hashing_config())
+    with Collection.open(folder) as collection, Collection.open(folder, writable=True):
+        before = collection.pipeline
+        wanted = with_weights(replace(before, default="hybrid"), "hybrid", (0.25, 0.75), 90)
+        collection.set_pipeline(wanted)
+        assert collection.pipeline == wanted
+        with pytest.raises(ConfigError, match="nobody"):
+            collection.set_pipeline(replace(before, default="nobody"))
+        assert collection.pipeline == wanted
+    with Collection.open(folder) as again:
+        assert again.pipeline == wanted
+        assert again.search("common", k=91).notes[0].startswith("depth_raised=91")
 
 
 # -- searching --------------------------------------------------------------------------------------------------------
