@@ -9,6 +9,7 @@ found. See docs/index-format.md.
 
 import hashlib
 import json
+import stat
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -71,6 +72,10 @@ def write_component(
         manifest = {"format": FORMAT, "kind": kind, "config": dict(config), "counts": dict(counts), "files": files}
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
         (temporary / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        # What the umask says: some engines make files for their own user alone, and others must be able to search.
+        mode = stat.S_IMODE((temporary / MANIFEST).stat().st_mode)
+        for name in files:
+            (temporary / name).chmod(mode)
 
     publish_folder(folder, fill_and_seal, point=f"component.{kind}")
     return open_component(folder, verify=False)

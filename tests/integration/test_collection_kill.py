@@ -500,7 +500,7 @@ def test_kills_at_random_times_while_writing_and_compacting(tmp_path: Path) -> N
         assert child.returncode == -signal.SIGKILL, child.stderr
         acknowledged += sum("done" in message for message in child.messages)
         state = check(folder, child.states(state))
-    assert acknowledged > ROUNDS, "the writer was killed before it did anything"
+    assert acknowledged, "the writer was always killed before it did anything"
 
 
 def test_kills_at_random_times_with_vectors_of_the_default_dimension(tmp_path: Path) -> None:

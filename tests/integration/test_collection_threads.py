@@ -20,7 +20,7 @@ STEPS = 12
 
 
 @pytest.fixture
-def folder(in_memory: None, hashing_config: Callable[..., CollectionConfig]) -> Iterator[Path]:  # noqa: ARG001
+def folder(in_memory: None, hashing_config: Callable[..., CollectionConfig]) -> Iterator[Path]:  # noqa: ARG001  a fixture that acts
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "c"
         with Collection.create(folder, hashing_config()) as collection:

@@ -1,6 +1,7 @@
 """Collections as their users meet them: life, writes, refusals, configuration that changes."""
 
 import os
+import tempfile
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -35,8 +36,9 @@ Make = Callable[..., CollectionConfig]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "c"
+def folder(in_memory: None) -> Iterator[Path]:  # noqa: ARG001  a fixture that acts
+    with tempfile.TemporaryDirectory() as root:
+        yield Path(root) / "c"
 
 
 @pytest.fixture
