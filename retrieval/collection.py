@@ -8,6 +8,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -248,8 +249,20 @@ class Collection:
         pipeline = Pipeline(self.config, self.pipeline, resolve_mode(self.pipeline, self.config, mode))
         if not requests:
             return []
+        timings_s = self._load_encoders(pipeline, requests)
         with self._shard.reading() as reading:
-            return pipeline.retrieve(Context(reading.view, self._encode_queries), reading.snapshot, requests)
+            context = Context(reading.view, self._encode_queries, timings_s)
+            return pipeline.retrieve(context, reading.snapshot, requests)
+
+    def _load_encoders(self, pipeline: Pipeline, requests: Sequence[SearchRequest]) -> dict[str, float]:
+        """Load the models a batch needs, before a snapshot is held; return the seconds that took, if any did."""
+        start = time.perf_counter()
+        loaded = [
+            self._shard.vectors.load(name)
+            for name in pipeline.dense_names
+            if any(request.like is None and name not in request.query.vectors for request in requests)
+        ]
+        return {"load model": time.perf_counter() - start} if any(loaded) else {}
 
     @contextmanager
     def pools(

@@ -37,10 +37,18 @@ class Encoders:
 
     def get(self, config: EncoderConfig) -> Encoder:
         """Return the encoder of a configuration, loading it when new. Raises ConfigError."""
+        self.load(config)
+        return self._encoders[config]
+
+    def load(self, config: EncoderConfig) -> bool:
+        """Load the encoder of a configuration; return whether it is new."""
+        if config in self._encoders:
+            return False
         with self._lock:
-            if config not in self._encoders:
-                self._encoders[config] = open_encoder(config)
-            return self._encoders[config]
+            if config in self._encoders:
+                return False
+            self._encoders[config] = open_encoder(config)
+            return True
 
 
 class FieldVectors:
@@ -57,6 +65,10 @@ class FieldVectors:
     def encoder(self, name: str) -> Encoder:
         """Return the encoder of a field."""
         return self._encoders.get(self._fields[name].encoder)
+
+    def load(self, name: str) -> bool:
+        """Load the encoder of a field; return whether it was not loaded before."""
+        return self._encoders.load(self._fields[name].encoder)
 
     @property
     def fingerprints(self) -> Mapping[str, str]:

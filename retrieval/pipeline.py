@@ -46,6 +46,11 @@ class Pipeline:
         ]
         self._similarity = next((DenseStage(name, field.metric) for name, field in dense.items()), None)
 
+    @property
+    def dense_names(self) -> list[str]:
+        """Names of the dense fields this mode searches."""
+        return [stage.name for stage in self._stages if isinstance(stage, DenseStage)]
+
     def retrieve(self, context: Context, snapshot: StoreSnapshot, requests: Sequence[SearchRequest]) -> list[Ranking]:
         """Answer each request, in order. Raises RequestError when one cannot be answered as asked."""
         asks = self._asks(context, snapshot, requests)

@@ -1,7 +1,7 @@
 """What the stages of one search share: the view, the requests as resolved, query vectors and timings."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -81,6 +81,3 @@ class Context:
             for ask, vector in zip(missing, vectors, strict=True):
                 self._vectors[name, id(ask)] = vector
         return np.stack([self._vectors[name, id(ask)] for ask in asks])
-
-
-Timings = Mapping[str, float]

@@ -290,8 +290,8 @@ def test_flipped_bits_in_the_documents_are_refused_or_without_effect(memory_path
     pages = index_pages(database)
     rng = random.Random(4)
     texts = [match.start() for match in re.finditer(b"anchor", raw)]
-    places = [(offset + rng.randrange(20), rng.randrange(8)) for offset in rng.sample(texts, 30)]
-    places += [(rng.randrange(len(raw)), rng.randrange(8)) for _ in range(90)]
+    places = [(offset + rng.randrange(20), rng.randrange(8)) for offset in rng.sample(texts, 25)]
+    places += [(rng.randrange(len(raw)), rng.randrange(8)) for _ in range(75)]
     refused = 0
     for offset, bit in places:
         flip(database, 8 * offset + bit)

@@ -251,7 +251,9 @@ class CollectionMachine(RuleBasedStateMachine):
             with Collection.open(Path(other) / "c") as fresh:
                 for mode in MODES:
                     for query in QUERIES:
-                        same_ranking(search(self.writer, query, mode), search(fresh, query, mode))
+                        expected = search(fresh, query, mode)
+                        same_ranking(search(self.writer, query, mode), expected)
+                        same_ranking(search(self.reader, query, mode), expected)
 
     # -- reads --------------------------------------------------------------------------------------------------------
 

@@ -155,14 +155,23 @@ def test_what_is_adopted_is_what_was_measured(
         assert quality(tuned, asked) == pytest.approx(report.fitted)
 
 
-def test_every_choice_of_the_table_is_what_searching_with_it_gives(collection: Collection) -> None:
+@pytest.mark.parametrize("method", ["scores", "rrf"])
+def test_every_choice_of_the_table_is_what_searching_with_it_gives(collection: Collection, method: str) -> None:
+    usual = FusionConfig(("mine", "words"), (0.4, 0.6))
+    collection.pipeline = PipelineConfig(
+        "hybrid", 200, {"hybrid": replace(usual, method="rrf" if method == "rrf" else "scores")}
+    )
     asked = queries(dense_is_right=True, count=12)
     report = tune(collection, asked, QRELS)
-    assert report.default == report.table[200, 0.4]
-    for depth, weight in [(100, 0.0), (200, 0.25), (400, 0.5), (100, 0.55), (400, 1.0)]:
-        fusion = FusionConfig(("mine", "words"), (weight, 1 - weight))
+    if method == "scores":
+        assert report.default == report.table[200, 0.4]
+    found = {}
+    for depth, weight in [(100, 0.0), (200, 0.25), (400, 0.5), (100, 0.55), (200, 0.6), (200, 0.65), (400, 1.0)]:
+        fusion = replace(usual, weights=(weight, 1 - weight))
         collection.pipeline = PipelineConfig("hybrid", depth, {"hybrid": fusion})
-        assert quality(collection, asked) == pytest.approx(report.table[depth, weight])
+        found[depth, weight] = quality(collection, asked)
+        assert found[depth, weight] == pytest.approx(report.table[depth, weight])
+    assert len({round(value, 6) for value in found.values()}) >= 4, "the choices must differ to be told apart"
 
 
 def test_tuning_is_repeatable_and_writes_nothing(collection: Collection, folder: Path) -> None:

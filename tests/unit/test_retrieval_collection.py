@@ -3,7 +3,7 @@
 import os
 import tempfile
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import retrieval.ingest
 import retrieval.shard
 from index.errors import (
     ConfigError,
@@ -29,7 +30,7 @@ from retrieval.encoders import EncoderConfig
 from retrieval.ingest import AddReport, batches
 from retrieval.lexical import LexicalConfig
 from retrieval.pipeline_config import with_weights
-from retrieval.types import Document, Query, Ranking, SearchRequest
+from retrieval.types import Document, Query, Ranking
 from retrieval.verify import verify
 
 Make = Callable[..., CollectionConfig]
@@ -211,6 +212,25 @@ def test_texts_that_are_known_are_not_encoded_again(collection: Collection) -> N
     collection.delete(["a"])
     assert collection.add([Document("a", "same")]).encoded == 0
     assert len(ids(collection.search("same", mode="dense"))) == 5
+
+
+def test_a_vector_that_a_compaction_drops_meanwhile_is_made_again(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection.add([Document("a", "same"), Document("b", "other")])
+    collection.compact()
+    meanwhile = [lambda: collection.delete("a"), collection.compact]
+
+    def between(point: str) -> None:
+        """Runs after the text was found to have a vector, before the document that needs it is written."""
+        if point == "add.encoded":
+            while meanwhile:
+                meanwhile.pop(0)()
+
+    monkeypatch.setattr(retrieval.ingest, "failpoint", between)
+    assert collection.add([Document("c", "same")]).encoded == 1
+    assert meanwhile == []
+    assert collection.search("same", mode="dense", k=1).hits[0].doc_id == "c"
 
 
 def test_metadata_alone_is_a_patch(collection: Collection) -> None:
@@ -548,24 +568,3 @@ def test_numbers_that_are_none_are_refused(collection: Collection, k: Any) -> No
     collection.add(documents("a"))
     with pytest.raises((RequestError, TypeError)):
         collection.search("common", k=k)
-
-
-def test_several_queries_are_answered_from_one_state(collection: Collection) -> None:
-    collection.add(documents("a"))
-
-    class Watched(Sequence[SearchRequest]):
-        """Requests that are changed under the search's hands: the collection is written to when the second is read."""
-
-        def __getitem__(self, place: Any) -> Any:
-            return SearchRequest(Query(f"q{range(2)[place]}", "common"), k=5)
-
-        def __len__(self) -> int:
-            return 2
-
-        def __iter__(self) -> Iterator[SearchRequest]:
-            yield self[0]
-            collection.add(documents("b"))
-            yield self[1]
-
-    first, second = collection.search_many(Watched())
-    assert ids(first) == ids(second)
