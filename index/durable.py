@@ -61,6 +61,15 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folders(folder: Path) -> None:
+    """Create a folder and its missing parents, durably. Raises StorageError."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    with storage_errors("create", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            fsync_folder(path.parent)
+
+
 def fsync_file(path: Path) -> None:
     """Make the content of `path` durable."""
     descriptor = os.open(path, os.O_RDONLY)

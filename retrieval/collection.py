@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from index.durable import failpoint, fsync_folder, storage_errors, write_atomic
+from index.durable import failpoint, make_folders, storage_errors, write_atomic
 from index.errors import ConfigError, CorpusError, NotFoundError
 from index.types import Vectors
 from retrieval.chunking import Chunker
@@ -58,14 +58,15 @@ class Collection:
         self.pipeline = pipeline
         self._encoders = Encoders()
         self._shard = Shard(folder / SHARD, config, self._encoders, writable=writable)
-        if writable:
-            for leftover in folder.glob(".*.toml.*.tmp"):  # of a writer that was killed
-                leftover.unlink()
         self._writable = writable
         self._compaction: threading.Thread | None = None
+        self._compaction_lock = threading.Lock()
         self._compaction_error: Exception | None = None
         self._ingest: Ingest | None = None
         self._ingest_lock = threading.Lock()
+        if writable:
+            for leftover in folder.glob(".*.toml.*.tmp"):  # of a writer that was killed
+                leftover.unlink(missing_ok=True)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -76,7 +77,11 @@ class Collection:
         Raises ConfigError when the folder already holds something.
         """
         collection = cls.begin(folder, config or CollectionConfig())
-        collection.compact()
+        try:
+            collection.compact()
+        except BaseException:
+            collection.close()
+            raise
         return collection
 
     @classmethod
@@ -88,9 +93,8 @@ class Collection:
         leftovers = set(folder.glob(f".{COLLECTION_FILE}.*.tmp"))  # of a create that was killed
         if folder.exists() and set(folder.iterdir()) - leftovers:
             raise ConfigError(f"{folder} is not empty: choose a new folder, or resume its build with --resume")
-        with storage_errors("create", folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            fsync_folder(folder.parent)
+        make_folders(folder)
+        with storage_errors("clean", folder):
             for leftover in leftovers:
                 leftover.unlink()
         write_atomic(folder / COLLECTION_FILE, to_toml(collection_table(config)).encode(), point="create.config")
@@ -117,8 +121,10 @@ class Collection:
 
     def close(self) -> None:
         """Wait for a running compaction and let go of files and locks."""
-        if self._compaction is not None:
-            self._compaction.join()
+        with self._compaction_lock:
+            compaction = self._compaction
+        if compaction is not None:
+            compaction.join()
         self._shard.close()
 
     def __enter__(self) -> Self:
@@ -307,11 +313,12 @@ class Collection:
         return self._shard.compact(progress)
 
     def _maybe_compact(self) -> None:
-        if self._compaction is not None and self._compaction.is_alive():
-            return
-        if self._shard.wants_compaction():
-            self._compaction = threading.Thread(target=self._compact_quietly, name="grapnel-compaction")
-            self._compaction.start()
+        with self._compaction_lock:
+            if self._compaction is not None and self._compaction.is_alive():
+                return
+            if self._shard.wants_compaction():
+                self._compaction = threading.Thread(target=self._compact_quietly, name="grapnel-compaction")
+                self._compaction.start()
 
     def _compact_quietly(self) -> None:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from index.durable import storage_errors, write_json_atomic
+from index.durable import make_folders, write_json_atomic
 from index.errors import CorpusError, IndexFormatError
 from index.metric import check_vectors
 from index.types import Vectors
@@ -103,8 +103,7 @@ class FieldVectors:
         if self._remembered(name) is not None:
             return
         about = self._about(name)
-        with storage_errors("create", about.parent):
-            about.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(about.parent)
         value = {"dim": self.encoder(name).dim, **to_table(self._fields[name].encoder)}
         write_json_atomic(about, {**value, "checksum": digest_of(value)}, point="encoder")
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from index.durable import fsync_folder, storage_errors
+from index.durable import fsync_folder, make_folders, storage_errors
 from index.errors import GrapnelError, IndexFormatError, NotFoundError
 from retrieval.base import Base
 from retrieval.collection_config import CollectionConfig
@@ -59,9 +59,7 @@ class Shard:
         self._live: Live | None = None
         self._stamp: tuple[int, int] | None = None
         if writable:
-            with storage_errors("create", folder):
-                folder.mkdir(parents=True, exist_ok=True)
-                fsync_folder(folder.parent)
+            make_folders(folder)
         elif not (folder / "documents.db").exists():
             raise NotFoundError(f"{folder} holds no documents.db: build the collection first")
         self._lock = WriterLock(folder) if writable else None
@@ -71,7 +69,11 @@ class Shard:
             self.vectors = FieldVectors(folder, config, encoders)
             self.store = DocumentStore(folder / "documents.db", writable=writable)
             if writable:
-                self._forget_newer_generations()
+                try:
+                    self._forget_newer_generations()
+                except BaseException:
+                    self.store.close()
+                    raise
         except BaseException:
             self._release()
             raise
@@ -207,6 +209,7 @@ class Shard:
         Damaged or missing components are rebuilt; a damaged CURRENT or generation file is replaced.
         """
         with self._compacting:
+            self.store.check_open()  # a compaction that waited for `close` no longer holds the writer's lock
             self.vectors.clean()
             with self.store.snapshot() as snapshot:
                 report = Compaction(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from index.durable import failpoint, fsync_folder, storage_errors
+from index.durable import failpoint, make_folders, storage_errors
 from index.errors import IndexFormatError, ShapeError
 from index.types import Mask, Rows, Vectors
 from retrieval.vector_shard import (
@@ -229,10 +229,7 @@ class VectorStore:
         return -(-len(order) // _SHARD_ROWS)
 
     def _write(self, keys: Keys, blocks: Iterator[Vectors]) -> None:
-        with storage_errors("create", self.folder):
-            if not self.folder.is_dir():
-                self.folder.mkdir(parents=True)
-                fsync_folder(self.folder.parent)
+        make_folders(self.folder)
         name = f"{max((int(used) for _, used in self._files()), default=-1) + 1:06d}"
         write_shard(self.folder, name, keys, blocks, self.dim)
         # What was just written and hashed needs no second reading.

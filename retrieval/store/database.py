@@ -3,10 +3,10 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from index.durable import failpoint
+from index.durable import failpoint, fsync_file, fsync_folder
 from index.errors import IndexFormatError, StorageError
 from retrieval.store.errors import sqlite_errors
 from retrieval.store.records import digest
@@ -65,6 +65,7 @@ class DocumentStore:
         self._path = path
         self._writable = writable
         self._idle: list[sqlite3.Connection] = []
+        self._immutable: set[sqlite3.Connection] = set()
         self._lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._closed = False
@@ -73,15 +74,23 @@ class DocumentStore:
                 self._create()
         with self.snapshot() as snapshot:
             found = snapshot.meta("format")
-            if found != str(FORMAT):
-                raise IndexFormatError(f"{path} has store format {found}, this grapnel reads {FORMAT}")
+        if found != str(FORMAT):
+            self.close()
+            raise IndexFormatError(f"{path} has store format {found}, this grapnel reads {FORMAT}")
 
     def _create(self) -> None:
         # Built aside and renamed, so that a kill in between never leaves half a schema behind.
         temporary = self._path.with_name(f".{self._path.name}.tmp")
         for leftover in self._path.parent.glob(f".{self._path.name}.tmp*"):
             leftover.unlink()
-        connection = sqlite3.connect(temporary)
+        with closing(sqlite3.connect(temporary)) as connection:  # closing folds the WAL into the file
+            self._fill(connection)
+        fsync_file(temporary)
+        temporary.rename(self._path)
+        fsync_folder(self._path.parent)
+
+    @staticmethod
+    def _fill(connection: sqlite3.Connection) -> None:
         connection.executescript(f"PRAGMA journal_mode=WAL; BEGIN; {_SCHEMA} COMMIT;")
         settings = {"format": str(FORMAT), "next_row": "0", "next_op": "1", "log_start": "1"}
         with connection:
@@ -89,8 +98,6 @@ class DocumentStore:
                 "INSERT INTO meta VALUES (?, ?, ?)",
                 [(key, value, digest(key, value)) for key, value in settings.items()],
             )
-        connection.close()  # the last connection folds the WAL into the file
-        temporary.rename(self._path)
 
     def _connect(self) -> sqlite3.Connection:
         mode = "rw" if self._writable else "ro"
@@ -103,6 +110,7 @@ class DocumentStore:
             if self._writable or not self._path.exists() or (wal.exists() and wal.stat().st_size):
                 raise
             connection = self._open(f"{self._path.absolute().as_uri()}?mode=ro&immutable=1")
+            self._immutable.add(connection)
         return connection
 
     def _open(self, uri: str) -> sqlite3.Connection:
@@ -170,7 +178,9 @@ class DocumentStore:
 
     def _keep(self, connection: sqlite3.Connection) -> None:
         with self._lock:
-            if self._closed:
+            # An immutable connection ignores what a writer who may write here does later: each snapshot looks anew.
+            if self._closed or connection in self._immutable:
+                self._immutable.discard(connection)
                 connection.close()
             else:
                 self._idle.append(connection)
