@@ -15,7 +15,7 @@ help:            ## this list
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grapnel needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	# torch first and by its exact release: a later requirement would otherwise pull gigabytes of CUDA libraries.
+	# torch first and by its exact release: where a CPU build of it is at hand, nothing later pulls the CUDA libraries.
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet -e '.[files,dev]'
 	touch $@

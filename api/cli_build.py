@@ -9,7 +9,7 @@ from rich.text import Text
 
 from api.cli_output import Output, facts
 from api.cli_progress import Stages
-from api.cli_sizes import folder_bytes, size
+from api.cli_sizes import size
 from index.errors import ConfigError, GrapnelError, LockedError
 from retrieval.collection import SHARD, build
 from retrieval.collection_config import FILE, CollectionConfig, parse_collection, read_collection_config
@@ -18,6 +18,7 @@ from retrieval.config import override
 from retrieval.generation import CURRENT
 from retrieval.ingest import AddReport
 from retrieval.sources import open_source
+from retrieval.status import folder_bytes
 
 
 def build_collection(args: Namespace, output: Output) -> int:

@@ -18,7 +18,7 @@ def tune_collection(args: Namespace, output: Output) -> int:
         report = tune(collection, queries, qrels, mode=args.mode, seed=args.seed, progress=stages)
         written = report.adopted and not args.dry_run
         if written:
-            collection.set_pipeline(report.pipeline)
+            collection.set_pipeline(report.pipeline, report.comment)
         path = collection.folder / FILE
     weights = dict(zip(report.parts, report.weights, strict=True))
     value = {

@@ -20,7 +20,7 @@ from retrieval.types import Query, SearchRequest
 MEASURE = "nDCG@10"
 DEPTHS = (100, 200, 400)
 WEIGHTS = tuple(round(0.05 * step, 2) for step in range(21))
-"""Shares of the dense part that are tried."""
+"""Shares of the first part (dense, in the default pipeline) that are tried."""
 
 FOLDS = 5
 MIN_QUERIES = 10
@@ -49,6 +49,15 @@ class TuneReport:
     adopted: bool
     pipeline: PipelineConfig
     table: Mapping[tuple[int, float], float] = field(default_factory=dict)
+
+    @property
+    def comment(self) -> str:
+        """What a pipeline.toml says of itself: TOML comment lines."""
+        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(self.parts, self.weights, strict=True))
+        return (
+            f"# Tuned on {self.queries} judged queries: {weights}, depth {self.depth}.\n"
+            f"# {MEASURE} {self.gain:+.4f} +- {self.gain_error:.4f} on held-out queries (5-fold cross-validation).\n"
+        )
 
 
 def tune(

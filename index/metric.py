@@ -5,20 +5,12 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from index.errors import ConfigError, ShapeError
+from index.errors import ShapeError
 from index.types import Vectors
 
 Metric: TypeAlias = Literal["cosine", "ip", "l2"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
-
-
-def check_metric(name: str) -> Metric:
-    """Return `name` if it is a metric; raise ConfigError otherwise."""
-    for metric in METRICS:
-        if name == metric:
-            return metric
-    raise ConfigError(f"metric {name!r} is unknown: use one of {', '.join(METRICS)}")
 
 
 def check_vectors(vectors: npt.NDArray[np.generic], dim: int | None = None) -> Vectors:
@@ -45,9 +37,10 @@ def prepare(vectors: Vectors, metric: Metric) -> Vectors:
     """
     if metric != "cosine":
         return vectors
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    # In float64: the squares of large or tiny float32 values leave float32's range.
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
     norms[norms == 0] = 1
-    result: Vectors = vectors / norms[:, None]
+    result: Vectors = (vectors / norms[:, None]).astype(np.float32)
     return result
 
 

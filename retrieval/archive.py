@@ -10,6 +10,7 @@ A plain tar, so that it can be opened by anything:
 
 import io
 import json
+import logging
 import os
 import tarfile
 import tempfile
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from index.component import sha256_file
-from index.durable import storage_errors
+from index.durable import fsync_folder, storage_errors
 from index.errors import ConfigError, IndexFormatError, NotFoundError
 from retrieval.collection import SHARD, Collection, build
 from retrieval.collection_config import FILE as COLLECTION_FILE
@@ -28,6 +29,8 @@ from retrieval.collection_config import read_collection_config
 from retrieval.pipeline_config import FILE as PIPELINE_FILE
 from retrieval.progress import Progress, counted, silent
 from retrieval.types import Document
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -55,8 +58,14 @@ def export_collection(collection: Collection, path: str | Path, progress: Progre
             with temporary.open("wb") as raw, tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive:
                 manifest: dict[str, Any] = {"format": FORMAT, "documents": count, "files": {}}
                 for name, file in sources.items():
-                    archive.add(file, name, recursive=False)
-                    manifest["files"][name] = sha256_file(file)
+                    try:
+                        archive.add(file, name, recursive=False)
+                        manifest["files"][name] = sha256_file(file)
+                    except FileNotFoundError:
+                        if not name.startswith("vectors/"):
+                            raise
+                        # A compaction merged this shard away; importing encodes its texts again.
+                        log.warning("left %s out: a compaction removed it meanwhile", name)
                 content = json.dumps(manifest, indent=1).encode()
                 entry = tarfile.TarInfo(_MANIFEST)
                 entry.size = len(content)
@@ -65,6 +74,7 @@ def export_collection(collection: Collection, path: str | Path, progress: Progre
                 raw.flush()
                 os.fsync(raw.fileno())
             temporary.replace(path)
+            fsync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     return count
@@ -97,22 +107,25 @@ def import_collection(path: str | Path, folder: str | Path, progress: Progress =
     path, folder = Path(path), Path(folder)
     if not path.is_file():
         raise NotFoundError(f"{path} does not exist: give a file that `grapnel export` wrote")
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty: choose a new folder")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"{folder} is a file or not empty: choose a new folder")
     with storage_errors("write", folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".grapnel-import-") as scratch:
             content = Path(scratch)
             manifest = _unpack(path, content)
             config = read_collection_config(content / COLLECTION_FILE)
-            with Collection.begin(folder, config):
+            made = content / "collection"
+            with Collection.begin(made, config):
                 pass
             if (content / "vectors").exists():
-                (content / "vectors").rename(folder / SHARD / "vectors")
+                (content / "vectors").rename(made / SHARD / "vectors")
             documents = _read_documents(content / _DOCUMENTS)
-            build(folder, documents, config, resume=True, progress=progress, total=manifest["documents"])
+            build(made, documents, config, resume=True, progress=progress, total=manifest["documents"])
             if (content / PIPELINE_FILE).exists():
-                (content / PIPELINE_FILE).rename(folder / PIPELINE_FILE)
+                (content / PIPELINE_FILE).rename(made / PIPELINE_FILE)
+            made.replace(folder)  # whole or not at all
+            fsync_folder(folder.parent)
     return int(manifest["documents"])
 
 
@@ -128,8 +141,12 @@ def _unpack(path: Path, folder: Path) -> dict[str, Any]:
         raise IndexFormatError(f"{path} holds no {_MANIFEST}: it was cut off, or is no export") from error
     except ValueError as error:
         raise IndexFormatError(f"{path}: {_MANIFEST} is damaged: export again") from error
-    if manifest.get("format") != FORMAT:
-        raise IndexFormatError(f"{path} has export format {manifest.get('format')}, this grapnel reads {FORMAT}")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise IndexFormatError(f"{path} has another export format than {FORMAT}, which this grapnel reads")
+    unlisted = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} - {_MANIFEST}
+    unlisted -= manifest["files"].keys()
+    if unlisted:
+        raise IndexFormatError(f"{path} holds files its manifest does not list: {sorted(unlisted)[:5]}")
     for name, expected in manifest["files"].items():
         file = folder / PurePosixPath(name)
         found = sha256_file(file) if file.is_file() else "nothing"

@@ -26,6 +26,7 @@ from retrieval.collection_config import FILE as COLLECTION_FILE
 from retrieval.collection_config import CollectionConfig, collection_table, read_collection_config
 from retrieval.compaction import CompactionReport
 from retrieval.config import read_toml, to_toml
+from retrieval.encoders import fingerprint
 from retrieval.field_vectors import Encoders
 from retrieval.filters import Filter, matches, parse_filter
 from retrieval.ingest import AddReport, Ingest, batches
@@ -93,6 +94,8 @@ class Collection:
         leftovers = set(folder.glob(f".{COLLECTION_FILE}.*.tmp"))  # of a create that was killed
         if folder.exists() and set(folder.iterdir()) - leftovers:
             raise ConfigError(f"{folder} is not empty: choose a new folder, or resume its build with --resume")
+        for field in config.dense_fields().values():
+            fingerprint(field.encoder)  # a model that is not there is refused before anything is written
         make_folders(folder)
         with storage_errors("clean", folder):
             for leftover in leftovers:
@@ -292,13 +295,14 @@ class Collection:
         encoded = iter(self._shard.vectors.encoder(name).encode_queries(texts) if texts else ())
         return np.stack([query.vectors[name] if name in query.vectors else next(encoded) for query in queries])
 
-    def set_pipeline(self, pipeline: PipelineConfig) -> None:
+    def set_pipeline(self, pipeline: PipelineConfig, comment: str = "") -> None:
         """Search with `pipeline` from now on, and write it as the collection's pipeline.toml, atomically.
 
-        Needs no writer's lock: nothing on disk depends on it. Raises ConfigError where it does not fit the collection.
+        comment: TOML comment lines put first. Needs no writer's lock: nothing on disk depends on it.
+        Raises ConfigError where it does not fit the collection.
         """
         check_pipeline(pipeline, self.config, PIPELINE_FILE)
-        write_atomic(self.folder / PIPELINE_FILE, to_toml(pipeline).encode(), point="pipeline")
+        write_atomic(self.folder / PIPELINE_FILE, (comment + to_toml(pipeline)).encode(), point="pipeline")
         self.pipeline = pipeline
 
     # -- upkeep -------------------------------------------------------------------------------------------------

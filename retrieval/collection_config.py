@@ -12,7 +12,7 @@ from index.errors import ConfigError
 from index.metric import Metric
 from retrieval.chunking import ChunkingConfig
 from retrieval.config import check_table, override, parse, read_toml, to_table
-from retrieval.encoders import EncoderConfig
+from retrieval.encoders import EncoderConfig, fingerprint
 from retrieval.lexical import LexicalConfig
 
 FORMAT = 1
@@ -20,6 +20,10 @@ FILE = "collection.toml"
 _FIELD_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _RESERVED = ("columns", "hybrid")
 """Names of the metadata component and of the default fusion."""
+
+COMPONENT_FORMATS = {"flat": 1, "tantivy": 1, "lucene": 1}
+"""Raised with every change of a writer, an analyzer or an engine's files: opening then asks for a compaction, and a
+compaction rebuilds instead of carrying over."""
 
 _FIELD_KINDS = ("dense", "lexical")
 _DEFAULT_FIELDS = {"dense": {"kind": "dense"}, "lexical": {"kind": "lexical"}}
@@ -128,10 +132,21 @@ def collection_table(config: CollectionConfig) -> dict[str, Any]:
     return {"format": config.format, "chunking": to_table(config.chunking), "fields": fields}
 
 
-def component_config(field: DenseField | LexicalConfig, fingerprint: str | None) -> dict[str, Any]:
-    """Return what decides the bytes of a field's component, as JSON values. fingerprint: of a dense field's encoder."""
-    table: dict[str, Any] = to_table(field)
-    return table if fingerprint is None else {**table, "encoder": fingerprint}
+def component_config(field: DenseField | LexicalConfig, encoder: str | None = None) -> dict[str, Any]:
+    """Return what decides the bytes of a field's component, as JSON values. encoder: fingerprint of a dense field's."""
+    if isinstance(field, DenseField):
+        return {**to_table(field), "encoder": encoder, "format": COMPONENT_FORMATS[field.index]}
+    return {**to_table(field), "format": COMPONENT_FORMATS[field.engine]}
+
+
+def chunking_facts(config: CollectionConfig) -> str:
+    """Return what decides how documents are cut, as JSON: the settings, and whose tokenizer counts."""
+    facts: dict[str, Any] = {"kind": config.chunking.kind}
+    if config.chunking.kind != "none":
+        facts = to_table(config.chunking)
+        first = next(iter(config.dense_fields().values()), None)
+        facts["tokenizer"] = fingerprint(first.encoder) if first else None
+    return json.dumps(facts, sort_keys=True)
 
 
 def digest_of(value: Any) -> str:

@@ -91,7 +91,7 @@ class Compaction:
             config = component_config(dense, self.vectors.fingerprint(name))
             component(name, "dense", config, self._dense_filler(name, dense, rows, keys, reports))
         for name, lexical in self.config.lexical_fields().items():
-            component(name, "lexical", component_config(lexical, None), self._lexical_filler(name, lexical, len(rows)))
+            component(name, "lexical", component_config(lexical), self._lexical_filler(name, lexical, len(rows)))
         component(
             COLUMNS,
             "columns",

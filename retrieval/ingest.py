@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from index.durable import failpoint
+from index.metric import check_vectors
 from index.types import Vectors
 from retrieval.chunking import Chunker
 from retrieval.collection_config import CollectionConfig
@@ -109,7 +110,7 @@ class Ingest:
         if not keys:
             return _Encoded([], np.empty((0, 0), np.float32), 0)
         batch = vectors.encoder(name).encode_texts([texts[key] for key in keys])
-        return _Encoded(keys, batch.vectors, batch.truncated)
+        return _Encoded(keys, check_vectors(batch.vectors), batch.truncated)
 
 
 class _Encoded(NamedTuple):

@@ -6,6 +6,7 @@ the next search wherever it runs. The tier is disposable: it is replayed from SQ
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
@@ -116,6 +117,7 @@ class Live:
     def _scratch_folder(self) -> Path:
         if self._scratch is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="grapnel-live-"))
+            weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)  # for who exits without closing
         return self._scratch
 
     def _patch(self, snapshot: StoreSnapshot, first_rows: list[int]) -> None:

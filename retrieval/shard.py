@@ -10,7 +10,7 @@ from typing import NamedTuple
 from index.durable import fsync_folder, make_folders, storage_errors
 from index.errors import GrapnelError, IndexFormatError, NotFoundError
 from retrieval.base import Base
-from retrieval.collection_config import CollectionConfig
+from retrieval.collection_config import CollectionConfig, chunking_facts
 from retrieval.compaction import Compaction, CompactionReport
 from retrieval.field_vectors import Encoders, FieldVectors
 from retrieval.generation import (
@@ -67,7 +67,7 @@ class Shard:
             if writable:
                 self._check_not_orphaned()
             self.vectors = FieldVectors(folder, config, encoders)
-            self.store = DocumentStore(folder / "documents.db", writable=writable)
+            self.store = DocumentStore(folder / "documents.db", writable=writable, chunking=chunking_facts(config))
             if writable:
                 try:
                     self._forget_newer_generations()
@@ -122,10 +122,12 @@ class Shard:
             self._lock = None
 
     def _drop_live(self) -> None:
-        if self._live is not None:
-            self._live.close()
-            self._live.base.close()
-            self._live = None
+        live, self._live = self._live, None
+        if live is not None:
+            try:
+                live.close()
+            finally:
+                live.base.close()
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
@@ -147,8 +149,10 @@ class Shard:
                 if snapshot.log_start() <= self._live.op + 1:
                     return Reading(self._live.follow(snapshot), snapshot)
             except BaseException:
-                self._drop_live()  # half-applied operations: replay from the base next time
-                self.store.release(snapshot)
+                try:
+                    self._drop_live()  # half-applied operations: replay from the base next time
+                finally:
+                    self.store.release(snapshot)
                 raise
             # A compaction in another process published and pruned between the two looks: look again.
             self.store.release(snapshot)
@@ -183,8 +187,12 @@ class Shard:
         raise AssertionError("unreachable")
 
     def _adopt(self, base: Base) -> None:
-        self._drop_live()
-        self._live = Live(base, self.config, self.vectors)
+        try:
+            self._drop_live()
+            self._live = Live(base, self.config, self.vectors)
+        except BaseException:
+            base.close()
+            raise
 
     def generation(self) -> Generation | None:
         """Return the current generation, or None before the first. Raises IndexFormatError when it is damaged."""

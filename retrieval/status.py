@@ -1,5 +1,7 @@
 """`grapnel info`: what a collection holds, as plain values."""
 
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +46,18 @@ def describe(collection: Collection) -> dict[str, Any]:
         "fields": fields,
         "default_mode": collection.pipeline.default,
         "modes": modes(collection.pipeline, collection.config),
-        "size_bytes": sum(path.stat().st_size for path in collection.folder.rglob("*") if path.is_file()),
+        "size_bytes": folder_bytes(collection.folder),
     }
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files below a folder; files that a writer removes meanwhile count nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total
 
 
 def _component(shard: Path, identity: str) -> dict[str, Any]:

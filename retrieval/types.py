@@ -123,7 +123,7 @@ class Ranking:
 
 
 class Candidates(NamedTuple):
-    """Internal ranking of one query: rows int64 (n,) and scores float32 (n,), best first; ties by (doc id, ordinal)."""
+    """Internal ranking of one query: rows int64 (n,) and scores float32 (n,), best first; ties by row."""
 
     rows: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]

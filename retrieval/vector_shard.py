@@ -180,10 +180,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise IndexFormatError(f"{path} is no manifest of a vector shard ({error}): damaged") from error
     if not whole:
         raise IndexFormatError(f"{path} is no manifest of a vector shard: damaged")
-    if manifest["format"] > FORMAT:
+    if manifest["format"] != FORMAT:
         raise NewerFormatError(f"{path} has format {manifest['format']}, this grapnel reads {FORMAT}: update grapnel")
-    if manifest["format"] < FORMAT:
-        raise IndexFormatError(f"{path} has format {manifest['format']}, this grapnel reads {FORMAT}: damaged")
     return dict(manifest)
 
 

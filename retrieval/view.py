@@ -36,9 +36,13 @@ class Fresh:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The passages a request may return. base: bool (N,); fresh: bool (F,); bitmap: `base`, packed."""
+    """The passages a request may return. base: bool (N,); fresh: bool (F,); bitmap: `base`, packed.
 
-    view: "View"
+    Holds the rows it speaks of, not the View, whose cache holds this object: replaced bases are freed at once.
+    """
+
+    base_rows: Rows
+    fresh_rows: Rows
     base: Mask
     fresh: Mask
     count: int
@@ -59,10 +63,10 @@ class Allowed:
     def mask(self, rows: Rows) -> Mask:
         """Return which of `rows` may be returned; rows unknown to the view may not."""
         result = np.zeros(len(rows), dtype=np.bool_)
-        base = self.view.base.positions(rows)
+        base = positions(self.base_rows, rows)
         known = base >= 0
         result[known] = self.base[base[known]]
-        fresh = positions(self.view.fresh.rows, rows)
+        fresh = positions(self.fresh_rows, rows)
         known = fresh >= 0
         result[known] = self.fresh[fresh[known]]
         return result
@@ -71,15 +75,15 @@ class Allowed:
         """Return the same, less `rows`."""
         base, fresh = self.base.copy(), self.fresh.copy()
         for mask, places in (
-            (base, self.view.base.positions(rows)),
-            (fresh, positions(self.view.fresh.rows, rows)),
+            (base, positions(self.base_rows, rows)),
+            (fresh, positions(self.fresh_rows, rows)),
         ):
             mask[places[places >= 0]] = False
-        return Allowed(self.view, base, fresh, int(base.sum()) + int(fresh.sum()))
+        return Allowed(self.base_rows, self.fresh_rows, base, fresh, int(base.sum()) + int(fresh.sum()))
 
     def rows(self) -> Rows:
         """Return all allowed rows, ascending."""
-        return np.concatenate([self.view.base.rows[self.base], self.view.fresh.rows[self.fresh]])
+        return np.concatenate([self.base_rows[self.base], self.fresh_rows[self.fresh]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class View:
                 self._check_keys(condition)
                 base &= self._base_matching(condition)
                 fresh &= self._fresh_matching(condition)
-            cached = Allowed(self, base, fresh, int(base.sum()) + int(fresh.sum()))
+            cached = Allowed(self.base.rows, self.fresh.rows, base, fresh, int(base.sum()) + int(fresh.sum()))
             self._allowed.put(condition, cached)
         return cached
 

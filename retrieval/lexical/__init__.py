@@ -8,7 +8,7 @@ ranking.py, terms.py        what both share: exact filtered top-k, which words a
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -184,24 +184,4 @@ class LexicalIndex(Protocol):
 
     def explain_terms(self, query_text: str) -> list[str]:
         """Return the analyzed words of a text, in order, repeats included: what is matched and can be highlighted."""
-        ...
-
-
-class LexicalLive(Protocol):
-    """A disposable, writable copy of an index. One thread at a time writes; `reader` may be called from any."""
-
-    def apply(self, add: Iterable[tuple[int, str, str]], delete_rows: Iterable[int] = ()) -> None:
-        """Remove rows, then add passages (row, title, text); visible from the next `commit`."""
-        ...
-
-    def commit(self) -> None:
-        """Make everything applied so far visible to readers taken from now on."""
-        ...
-
-    def reader(self) -> LexicalIndex:
-        """Return the index as of the last commit, a snapshot."""
-        ...
-
-    def close(self) -> None:
-        """Stop writing and remove the copy; readers already handed out go on."""
         ...

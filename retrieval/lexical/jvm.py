@@ -105,8 +105,7 @@ def _require(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise MissingDependencyError(
-            f'engine "lucene" needs the package {package}: pip install "grapnel[lucene]" '
-            '(in a checkout: pip install -e ".[lucene]")'
+            f'engine "lucene" needs the package {package}: run `make lucene` in the checkout of grapnel'
         )
     return Path(spec.origin).parent
 

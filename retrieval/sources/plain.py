@@ -26,7 +26,7 @@ class Parsed:
 def missing(package: str, error: Exception) -> MissingDependencyError:
     """Return the error for a parser that is not installed."""
     return MissingDependencyError(
-        f"{package} is not installed: `pip install 'grapnel[files]'` to read such files ({error})"
+        f"{package} is not installed: `pip install -e '.[files]'` in grapnel's checkout to read such files ({error})"
     )
 
 

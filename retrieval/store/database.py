@@ -7,13 +7,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from index.durable import failpoint, fsync_file, fsync_folder
-from index.errors import IndexFormatError, StorageError
+from index.errors import ConfigError, IndexFormatError, StorageError
 from retrieval.store.errors import sqlite_errors
 from retrieval.store.records import digest
 from retrieval.store.snapshot import StoreSnapshot
 from retrieval.store.writer import StoreWriter
 
 FORMAT = 1
+UNCUT = '{"kind": "none"}'
 _BUSY_TIMEOUT_S = 30
 
 _SCHEMA = """
@@ -58,11 +59,14 @@ CREATE TABLE operations (
 class DocumentStore:
     """One SQLite file. Reading is safe from any thread through `snapshot`; writing belongs to one process.
 
+    chunking: what cuts its documents into passages, as text; a store made otherwise is refused (ConfigError).
+
     Raises StorageError when the file system refuses, IndexFormatError when the file is damaged or of another version.
     """
 
-    def __init__(self, path: Path, *, writable: bool) -> None:
+    def __init__(self, path: Path, *, writable: bool, chunking: str = UNCUT) -> None:
         self._path = path
+        self._chunking = chunking
         self._writable = writable
         self._idle: list[sqlite3.Connection] = []
         self._immutable: set[sqlite3.Connection] = set()
@@ -73,10 +77,16 @@ class DocumentStore:
             with sqlite_errors(path):
                 self._create()
         with self.snapshot() as snapshot:
-            found = snapshot.meta("format")
+            found, cut_by = snapshot.meta("format"), snapshot.meta("chunking")
         if found != str(FORMAT):
             self.close()
             raise IndexFormatError(f"{path} has store format {found}, this grapnel reads {FORMAT}")
+        if cut_by != chunking:
+            self.close()
+            raise ConfigError(
+                f"{path} was cut into passages by {cut_by}, collection.toml says {chunking}: restore the setting, or "
+                "build a new collection"
+            )
 
     def _create(self) -> None:
         # Built aside and renamed, so that a kill in between never leaves half a schema behind.
@@ -89,10 +99,15 @@ class DocumentStore:
         temporary.rename(self._path)
         fsync_folder(self._path.parent)
 
-    @staticmethod
-    def _fill(connection: sqlite3.Connection) -> None:
+    def _fill(self, connection: sqlite3.Connection) -> None:
         connection.executescript(f"PRAGMA journal_mode=WAL; BEGIN; {_SCHEMA} COMMIT;")
-        settings = {"format": str(FORMAT), "next_row": "0", "next_op": "1", "log_start": "1"}
+        settings = {
+            "format": str(FORMAT),
+            "next_row": "0",
+            "next_op": "1",
+            "log_start": "1",
+            "chunking": self._chunking,
+        }
         with connection:
             connection.executemany(
                 "INSERT INTO meta VALUES (?, ?, ?)",
@@ -142,9 +157,13 @@ class DocumentStore:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
             connection = connection or self._connect()
-            connection.execute("BEGIN")
-            # SQLite takes its snapshot at the first read, not at BEGIN.
-            connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+            try:
+                connection.execute("BEGIN")
+                # SQLite takes its snapshot at the first read, not at BEGIN.
+                connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+            except BaseException:
+                connection.close()
+                raise
         return StoreSnapshot(connection, self._path)
 
     def release(self, snapshot: StoreSnapshot) -> None:

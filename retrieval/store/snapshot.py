@@ -96,15 +96,12 @@ class StoreSnapshot:
                 keys += key
         return rows, np.frombuffer(bytes(keys), dtype="<u8").reshape(-1, 2)
 
-    def documents(self, *, after_row: int = -1) -> Iterator[DocumentRows]:
+    def documents(self) -> Iterator[DocumentRows]:
         """Stream all documents in row order, checked; memory is one document at a time."""
         with sqlite_errors(self._path):
-            passages = self.connection.execute(
-                "SELECT row, start, stop, key FROM passages WHERE row > ? ORDER BY row", (after_row,)
-            )
+            passages = self.connection.execute("SELECT row, start, stop, key FROM passages ORDER BY row")
             documents = self.connection.execute(
-                f"SELECT {_DOCUMENT} FROM documents WHERE first_row > ? ORDER BY first_row",  # noqa: S608  a constant
-                (after_row,),
+                f"SELECT {_DOCUMENT} FROM documents ORDER BY first_row"  # noqa: S608  a constant
             )
             for row in documents:
                 yield self._checked(row, passages.fetchmany(self._checked_range(row)[1]))
@@ -157,12 +154,6 @@ class StoreSnapshot:
         return IndexFormatError(
             f"{self._path}: {what} does not match its checksum: the file is damaged; restore it from an export"
         )
-
-    def doc_ids(self) -> Iterator[str]:
-        """Stream all document ids in row order."""
-        with sqlite_errors(self._path):
-            for (doc_id,) in self.connection.execute("SELECT doc_id FROM documents ORDER BY first_row"):
-                yield doc_id
 
     def sums(self, doc_ids: Sequence[str]) -> dict[str, Sums]:
         """Return content sum, metadata sum and spans of those documents that exist."""

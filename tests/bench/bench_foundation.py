@@ -1,6 +1,6 @@
 """Everything the README's tables show, one program after the other: about an hour on two cores, less when repeated.
 
-    make bench-foundation
+make bench-foundation
 """
 
 import subprocess

@@ -9,6 +9,7 @@ score, so its rankings are checked against the ranks that they give as evidence,
 import importlib.util
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -247,15 +248,38 @@ class System:
         assert allowed is None or set(identities(found.hits)) <= allowed
 
 
-@pytest.fixture(scope="module", params=[pytest.param(s, marks=[pytest.mark.lucene] * (s == "lucene")) for s in STATES])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, World]]:
-    with STATES[request.param](tmp_path_factory.mktemp(request.param) / "c") as collection:
-        yield request.param, World(collection)
+def marked(state: str, *rest: str) -> Any:
+    value = (state, *rest) if rest else state
+    return pytest.param(value, marks=[pytest.mark.lucene] * (state == "lucene"), id="-".join((state, *rest)))
 
 
-@pytest.fixture(params=MODES)
-def system(request: pytest.FixtureRequest, world: tuple[str, World]) -> System:
-    return System(world[0], request.param, world[1])
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
+    """Return a state's world, built when first asked for."""
+    with ExitStack() as stack:
+
+        @cache
+        def get(state: str) -> World:
+            return World(stack.enter_context(STATES[state](tmp_path_factory.mktemp(state) / "c")))
+
+        yield get
+
+
+@pytest.fixture(params=[marked(state) for state in STATES])
+def world(request: pytest.FixtureRequest, worlds: Callable[[str], World]) -> tuple[str, World]:
+    return request.param, worlds(request.param)
+
+
+LUCENE_MODES = ("lexical", "hybrid")
+"""The engine changes nothing of the others."""
+
+
+@pytest.fixture(
+    params=[marked(state, mode) for state in STATES for mode in (LUCENE_MODES if state == "lucene" else MODES)]
+)
+def system(request: pytest.FixtureRequest, worlds: Callable[[str], World]) -> System:
+    state, mode = request.param
+    return System(state, mode, worlds(state))
 
 
 def identities(hits: Sequence[Hit]) -> list[str]:

@@ -263,7 +263,7 @@ from retrieval.lexical import jvm
 try:
     jvm.start()
 except MissingDependencyError as error:
-    sys.exit(7 if sys.argv[1] in str(error) and "grapnel[lucene]" in str(error) else 1)
+    sys.exit(7 if sys.argv[1] in str(error) and "make lucene" in str(error) else 1)
 """
     done = subprocess.run([sys.executable, "-c", script, package], capture_output=True, timeout=60, check=False)
     assert done.returncode == 7, done.stderr

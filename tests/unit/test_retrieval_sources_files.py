@@ -290,4 +290,4 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path, module: str, name:
         "except MissingDependencyError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert "pip install 'grapnel[files]'" in done.stdout
+    assert "pip install -e '.[files]'" in done.stdout
