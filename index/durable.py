@@ -109,6 +109,15 @@ def write_atomic(path: Path, content: bytes, *, point: str) -> None:
             raise
 
 
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Remove temporary files that `write_atomic` left in `folder` when its process was killed; those in use stay."""
+    with storage_errors("clean", folder):
+        for path in folder.glob(pattern):
+            pid = path.name.split(".")[-2]
+            if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+                path.unlink(missing_ok=True)
+
+
 def write_json_atomic(path: Path, value: Any, *, point: str) -> None:
     """`write_atomic` of canonical, human-readable JSON."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)

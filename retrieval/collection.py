@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from index.durable import failpoint, make_folders, storage_errors, write_atomic
+from index.durable import failpoint, make_folders, remove_leftovers, storage_errors, write_atomic
 from index.errors import ConfigError, CorpusError, NotFoundError
 from index.types import Vectors
 from retrieval.chunking import Chunker
@@ -66,8 +66,7 @@ class Collection:
         self._ingest: Ingest | None = None
         self._ingest_lock = threading.Lock()
         if writable:
-            for leftover in folder.glob(".*.toml.*.tmp"):  # of a writer that was killed
-                leftover.unlink(missing_ok=True)
+            remove_leftovers(folder, ".*.toml.*.tmp")
 
     # -- life ---------------------------------------------------------------------------------------------------
 

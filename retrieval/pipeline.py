@@ -92,7 +92,7 @@ class Pipeline:
         view = context.view
         with context.timed("filter"):
             allowed = view.allowed(None if request.filter is None else parse_filter(request.filter))
-            excluded = request.exclude | ({request.like} if request.like is not None else frozenset())
+            excluded = frozenset(request.exclude) | ({request.like} if request.like is not None else frozenset())
             if excluded:
                 allowed = allowed.without(snapshot.rows_of(excluded))
         query, like = request.query, None
