@@ -74,20 +74,22 @@ def agreement(collection: Collection, count: int) -> dict[str, dict[str, float]]
     """Share of filtered answers that are exactly the unfiltered full ranking, filtered; and the median time."""
     rng = np.random.default_rng(1)
     queries = [" ".join(f"w{word}" for word in rng.integers(20, WORDS, 4)) for _ in range(QUERIES)]
-    result = {}
+    equal: dict[str, int] = {}
+    spent: dict[str, list[float]] = {}
     for mode in ("dense", "lexical"):
-        for permille in (500, 100, 10, 1):
-            condition = {"type": "lt", "key": "share", "value": permille}
-            equal, spent = 0, []
-            for text in queries:
-                everything = full_ranking(collection, text, mode, count)
-                expected = [hit for hit in everything if share_of(hit) < permille][:K]
+        for text in queries:
+            everything = full_ranking(collection, text, mode, count)
+            for permille in (500, 100, 10, 1):
+                name = f"{mode} {permille / 10:g} %"
+                condition = {"type": "lt", "key": "share", "value": permille}
+                expected = [doc_id for doc_id, share in everything if share < permille][:K]
                 start = time.perf_counter()
                 found = collection.search_many([SearchRequest(Query("q", text), k=K, filter=condition)], mode=mode)[0]
-                spent.append(1000 * (time.perf_counter() - start))
-                equal += [hit.doc_id for hit in found.hits] == [doc_id for doc_id, _ in expected]
-            result[f"{mode} {permille / 10:g} %"] = {"equal": equal / len(queries), "p50_ms": float(np.median(spent))}
-    return result
+                spent.setdefault(name, []).append(1000 * (time.perf_counter() - start))
+                equal[name] = equal.get(name, 0) + ([hit.doc_id for hit in found.hits] == expected)
+    return {
+        name: {"equal": equal[name] / len(queries), "p50_ms": float(np.median(times))} for name, times in spent.items()
+    }
 
 
 def full_ranking(collection: Collection, text: str, mode: str, count: int) -> list[tuple[str, int]]:
@@ -98,10 +100,6 @@ def full_ranking(collection: Collection, text: str, mode: str, count: int) -> li
         scores = pool.fused[order].tolist()
     ranked = sorted(zip(scores, ids, strict=True), key=lambda item: (-item[0], item[1]))
     return [(doc_id, SHARES[int(doc_id[1:])]) for _, doc_id in ranked]
-
-
-def share_of(hit: tuple[str, int]) -> int:
-    return hit[1]
 
 
 SHARES: list[int] = []
