@@ -9,8 +9,7 @@ GrapnelError
 ├── StorageError          the operating system refused a read or write (disk full, read-only, I/O error)
 ├── LockedError           another process holds the writer lock (exit status 3)
 ├── NotFoundError         a collection, document or field that does not exist
-├── MissingDependencyError  an optional package or runtime is not installed
-└── OverloadedError       a bounded queue is full or a deadline has passed
+└── MissingDependencyError  an optional package or runtime is not installed
 
 Every message says value, expectation and remedy.
 """
@@ -54,7 +53,3 @@ class NotFoundError(GrapnelError, LookupError):
 
 class MissingDependencyError(GrapnelError, ImportError):
     """An optional package or runtime is not installed; the message names the extra to install."""
-
-
-class OverloadedError(GrapnelError):
-    """A bounded queue is full or a deadline has passed; try again later."""
