@@ -1,6 +1,6 @@
 # Two commands are enough: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup lucene lucene-peer demo test lint format bench bench-foundation chaos clean
+.PHONY: help setup lucene lucene-peer demo test lint format bench bench-foundation bench-speed chaos clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +17,7 @@ $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	# torch first and by its exact release: where a CPU build of it is at hand, nothing later pulls the CUDA libraries.
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -e '.[files,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[cpu,onnx,files,dev]'
 	touch $@
 
 setup: $(VENV)/ready ## create .venv and install grapnel with its development tools
@@ -51,10 +51,17 @@ format: setup    ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-foundation ## all benchmarks
+bench: bench-foundation bench-speed ## all benchmarks
 
 bench-foundation: lucene-peer ## quality, latency, build, filters and live writes, beside their peers
 	$(BIN)/python tests/bench/bench_foundation.py
+
+$(VENV)/speed-peers: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet -e '.[openvino,peers]'
+	touch $@
+
+bench-speed: $(VENV)/speed-peers ## encoders, indexes, filters and a large build, beside their peers
+	$(BIN)/python tests/bench/bench_speed.py
 
 chaos: setup     ## the long fault tests: 200 rounds of kill -9 at random times, every named point, every bit flip
 	GRAPNEL_CHAOS_ROUNDS=200 $(BIN)/python -m pytest -m "not gpu" \

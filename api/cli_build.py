@@ -18,7 +18,7 @@ from retrieval.config import override
 from retrieval.generation import CURRENT
 from retrieval.ingest import AddReport
 from retrieval.sources import open_source
-from retrieval.status import folder_bytes
+from retrieval.status import folder_bytes, index_facts
 
 
 def build_collection(args: Namespace, output: Output) -> int:
@@ -77,6 +77,7 @@ def compaction_value(report: CompactionReport) -> dict[str, Any]:
             name: {"encoded": field.encoded, "reused": field.reused, "truncated": field.truncated}
             for name, field in report.encoded.items()
         },
+        "indexes": {name: index_facts(about) for name, about in report.indexes.items()},
     }
 
 
@@ -89,12 +90,24 @@ def encoded_rows(value: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def index_rows(value: dict[str, Any]) -> dict[str, str]:
+    """Return one row per approximate index for people. value: what `compaction_value` returned."""
+    return {
+        f"index of {name}": ", ".join(
+            fact if key in {"built_as", "because"} else f"{key} {fact}" for key, fact in facts_.items()
+        )
+        for name, facts_ in value["indexes"].items()
+        if facts_
+    }
+
+
 def _rows(value: dict[str, Any], stages: Stages) -> dict[str, str]:
     counts = {name: count for name, count in value["documents"].items() if count or name == "added"}
     return {
         "documents": ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         "passages": f"{value['passages']:,}",
         **encoded_rows(value),
+        **index_rows(value),
         "size": size(value["size_bytes"]),
         **{stage: f"{seconds:.1f} s" for stage, seconds in stages.seconds.items()},
         "total": f"{sum(stages.seconds.values()):.1f} s",

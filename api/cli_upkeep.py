@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from api.cli_build import compaction_value, encoded_rows
+from api.cli_build import compaction_value, encoded_rows, index_rows
 from api.cli_output import Output, facts, visible
 from api.cli_sizes import size
 from retrieval.archive import export_collection, import_collection
@@ -27,6 +27,7 @@ def compact(args: Namespace, output: Output) -> int:
         "built": ", ".join(value["built"]) or "nothing",
         "carried over": ", ".join(value["reused"]) or "nothing",
         **encoded_rows(value),
+        **index_rows(value),
     }
     output.answer(value, facts(rows))
     return 0

@@ -9,6 +9,8 @@ GrapnelError
 ├── StorageError          the operating system refused a read or write (disk full, read-only, I/O error)
 ├── LockedError           another process holds the writer lock (exit status 3)
 ├── NotFoundError         a collection, document or field that does not exist
+├── OverloadedError       more work is queued than may wait; says when to try again
+├── DeadlineError         the caller's deadline passed before its work began
 └── MissingDependencyError  an optional package or runtime is not installed
 
 Every message says value, expectation and remedy.
@@ -49,6 +51,18 @@ class LockedError(GrapnelError):
 
 class NotFoundError(GrapnelError, LookupError):
     """A collection, document or field does not exist."""
+
+
+class OverloadedError(GrapnelError):
+    """More work is queued than may wait, or the queue is closed. retry_after_s: when to try again, in seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineError(GrapnelError, TimeoutError):
+    """The caller's deadline passed before its work began; nothing was computed for it."""
 
 
 class MissingDependencyError(GrapnelError, ImportError):

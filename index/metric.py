@@ -53,3 +53,14 @@ def scores(queries: Vectors, vectors: Vectors, metric: Metric) -> npt.NDArray[np
     query_lengths = np.einsum("qd,qd->q", queries, queries)
     distances: npt.NDArray[np.float32] = lengths[None, :] + query_lengths[:, None] - 2 * products
     return -distances
+
+
+def paired_scores(queries: Vectors, vectors: npt.NDArray[np.float32], metric: Metric) -> npt.NDArray[np.float32]:
+    """Return float32 (Q, c) scores of prepared queries (Q, D), each against its own prepared vectors (Q, c, D)."""
+    products: npt.NDArray[np.float32] = np.matmul(vectors, queries[:, :, None])[:, :, 0]
+    if metric != "l2":
+        return products
+    lengths = np.einsum("qcd,qcd->qc", vectors, vectors)
+    query_lengths = np.einsum("qd,qd->q", queries, queries)
+    distances: npt.NDArray[np.float32] = lengths + query_lengths[:, None] - 2 * products
+    return -distances

@@ -49,6 +49,11 @@ class VectorIndex(Protocol):
         """Vector dimension D."""
         ...
 
+    @property
+    def degraded(self) -> str | None:
+        """Why answers come from elsewhere than the device asked for, in one line; None as long as all is well."""
+        ...
+
     def __len__(self) -> int: ...
 
     def search(

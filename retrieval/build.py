@@ -3,13 +3,15 @@
 A new kind is one module and one line here.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from index.flat import FlatIndex, write_flat
+from index.ann_format import read_about
+from index.flat import FlatIndex
 from index.metric import Metric
-from index.types import VectorIndex, Vectors
+from index.spec import KINDS, Kind
+from index.types import VectorIndex
 from retrieval.collection_config import DenseField
 from retrieval.lexical import LexicalConfig, LexicalIndex
 from retrieval.lexical.live import TantivyLive
@@ -17,16 +19,31 @@ from retrieval.lexical.live import TantivyLive
 Texts: TypeAlias = Iterator[tuple[int, str, str]]
 """(row, title, text) of every passage, in row order."""
 
-INDEX_WRITERS: Mapping[str, Callable[[Path, Iterable[Vectors], int, int], None]] = {"flat": write_flat}
-"""Index kind -> write(folder, blocks of prepared vectors, dim, count)."""
 
-INDEXES: Mapping[str, Callable[[Path, Metric], VectorIndex]] = {"flat": FlatIndex.open}
-"""Index kind -> open(folder, metric)."""
+def _open_ann(folder: Path, metric: Metric) -> VectorIndex:
+    from index.ann import AnnIndex  # noqa: PLC0415  faiss loads when used
+
+    return AnnIndex.open(folder, metric)
+
+
+INDEXES: Mapping[Kind, Callable[[Path, Metric], VectorIndex]] = {
+    kind: FlatIndex.open if kind == "flat" else _open_ann for kind in KINDS if kind != "auto"
+}
+"""Index kind -> open(folder, metric). All are written by index.ann_build.write_index."""
 
 
 def open_dense(field: DenseField, folder: Path) -> VectorIndex:
-    """Open the index of a dense field."""
-    return INDEXES[field.index](folder, field.metric)
+    """Open the index of a dense field, of the kind that its folder says it became, on the field's device.
+
+    Where the device cannot be used the CPU answers, and the index says why (`degraded`).
+    """
+    about = read_about(folder)
+    index = INDEXES["flat" if about is None else about.kind](folder, field.metric)
+    if field.device == "cpu":
+        return index
+    from index.gpu import open_on  # noqa: PLC0415  torch loads when used
+
+    return open_on(field.device, index, folder, field.metric)
 
 
 def _write_tantivy(folder: Path, config: LexicalConfig, texts: Texts) -> Mapping[str, int]:

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from index.device import canonical
 from index.errors import ConfigError
 from index.metric import Metric
+from index.spec import IndexParams, IndexSpec, Kind
+from index.vector_file import Storage
 from retrieval.chunking import ChunkingConfig
 from retrieval.config import check_table, override, parse, read_toml, to_table
 from retrieval.encoders import EncoderConfig, fingerprint
@@ -21,7 +24,7 @@ _FIELD_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _RESERVED = ("columns", "hybrid")
 """Names of the metadata component and of the default fusion."""
 
-COMPONENT_FORMATS = {"flat": 1, "tantivy": 1, "lucene": 1}
+COMPONENT_FORMATS = {"dense": 1, "tantivy": 1, "lucene": 1}
 """Raised with every change of a writer, an analyzer or an engine's files: opening then asks for a compaction, and a
 compaction rebuilds instead of carrying over."""
 
@@ -31,11 +34,30 @@ _DEFAULT_FIELDS = {"dense": {"kind": "dense"}, "lexical": {"kind": "lexical"}}
 
 @dataclass(frozen=True, slots=True)
 class DenseField:
-    """A field searched by vectors. encoder: its own table, or the collection's `[encoder]` when absent."""
+    """A field searched by vectors. encoder: its own table, or the collection's `[encoder]` when absent.
+
+    index, metric, storage, recall, memory_gb, params: see IndexSpec. device: where the index is searched, "cpu" or
+    "cuda:0" ...; no part of what is on disk.
+    Raises ConfigError on a value that cannot work.
+    """
 
     encoder: EncoderConfig
-    index: Literal["flat"] = "flat"
+    index: Kind = "auto"
     metric: Metric = "cosine"
+    storage: Storage = "float32"
+    recall: float = 0.95
+    memory_gb: float | None = None
+    params: IndexParams = field(default_factory=IndexParams)
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check the index as it will be built, and the name of the device."""
+        self.spec()
+        canonical(self.device)
+
+    def spec(self) -> IndexSpec:
+        """Return what the index is asked to be."""
+        return IndexSpec(self.index, self.metric, self.storage, self.recall, self.memory_gb, self.params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +157,17 @@ def collection_table(config: CollectionConfig) -> dict[str, Any]:
 def component_config(field: DenseField | LexicalConfig, encoder: str | None = None) -> dict[str, Any]:
     """Return what decides the bytes of a field's component, as JSON values. encoder: fingerprint of a dense field's."""
     if isinstance(field, DenseField):
-        return {**to_table(field), "encoder": encoder, "format": COMPONENT_FORMATS[field.index]}
+        facts: dict[str, Any] = {
+            "index": field.index,
+            "metric": field.metric,
+            "encoder": encoder,
+            "format": COMPONENT_FORMATS["dense"],
+        }
+        if field.storage != "float32":
+            facts["storage"] = field.storage
+        if field.index != "flat":  # exact search has nothing more to decide
+            facts |= {"recall": field.recall, "memory_gb": field.memory_gb, "params": to_table(field.params)}
+        return facts
     return {**to_table(field), "format": COMPONENT_FORMATS[field.engine]}
 
 

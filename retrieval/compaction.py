@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from index.ann_build import write_index
+from index.ann_format import About, read_about
 from index.component import Component, write_component
 from index.durable import failpoint
 from index.errors import IndexFormatError
 from index.metric import prepare
 from index.types import Rows, Vectors
 from retrieval.base import COLUMNS, write_columns
-from retrieval.build import INDEX_WRITERS, LEXICAL_WRITERS
+from retrieval.build import LEXICAL_WRITERS
 from retrieval.collection_config import CollectionConfig, DenseField, component_config, digest_of
 from retrieval.encoding import EncodeReport, client_blocks, encode_missing, stored_blocks
 from retrieval.field_vectors import FieldVectors, Keys
@@ -42,12 +44,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CompactionReport:
-    """What a compaction did. built, reused: component names; encoded: per dense field."""
+    """What a compaction did. built, reused: component names; encoded, indexes: per dense field.
+
+    indexes: what each became, None for plain exact search.
+    """
 
     generation: Generation
     built: tuple[str, ...] = ()
     reused: tuple[str, ...] = ()
     encoded: Mapping[str, EncodeReport] = field(default_factory=dict)
+    indexes: Mapping[str, About | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,8 @@ class Compaction:
         failpoint("compact.before_publish")
         publish(self.folder, generation)
         failpoint("compact.published")
-        return CompactionReport(generation, tuple(built), tuple(refs.keys() - set(built)), reports)
+        indexes = {name: read_about(self.folder / COMPONENTS / refs[name].id) for name in self.config.dense_fields()}
+        return CompactionReport(generation, tuple(built), tuple(refs.keys() - set(built)), reports, indexes)
 
     def _next_number(self) -> int:
         return max(generation_numbers(self.folder), default=0) + 1
@@ -147,7 +154,7 @@ class Compaction:
             else:
                 reports[name] = encode_missing(self.snapshot, keys, name, self.vectors, self.progress)
                 blocks = stored_blocks(keys, self.vectors.store(name, dim))
-            INDEX_WRITERS[field.index](folder, self._prepared(blocks, name, field, len(rows)), dim, len(rows))
+            write_index(folder, self._prepared(blocks, name, field, len(rows)), dim, len(rows), field.spec())
             return {"rows": len(rows), "dim": dim}
 
         return fill

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
-from index.types import Vectors
+from index.types import Mask, Vectors
 from retrieval.field_vectors import FieldVectors, Keys, keys_array
 from retrieval.progress import Progress
 from retrieval.store import StoreSnapshot, passage_text
 from retrieval.types import Passage
+from retrieval.vector_shard import sort_keys
 from retrieval.vector_store import VectorStore
 
 PIECE = 1_024
@@ -19,6 +21,9 @@ _WINDOW = 16
 """Pieces gathered before sorting by length: similar lengths share batches, so little padding is computed."""
 
 _WINDOW_CHARACTERS = 64 << 20
+
+_KEYS = 1 << 18
+"""Sorted keys looked up at a time: 12 MiB, and each shard is walked through once a block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +40,18 @@ def encode_missing(
 ) -> EncodeReport:
     """See that the vector store of field `name` holds a vector for every key.
 
-    keys: uint64 (N, 2) of all passages of the snapshot, duplicates allowed. Fresh vectors move over from SQLite;
-    the rest is encoded in windows of 16,384 texts, sorted by length. Memory is bounded by the window.
+    keys: uint64 (N, 2) of all passages of the snapshot in row order, duplicates allowed. Fresh vectors move over from
+    SQLite; the rest is encoded in windows of 16,384 texts, sorted by length.
+    Memory: 35 bytes a passage while it is found out what is missing, one byte afterwards, and the window.
     """
     store = vectors.store(name, vectors.dim(name))
     _move_fresh(snapshot, name, vectors, store)
-    unique = np.unique(keys, axis=0)
-    have = store.contains(unique)
-    missing = {key.tobytes() for key in unique[~have]}
-    if not missing:
-        return EncodeReport(reused=len(unique))
+    missing, unique = _missing(keys, store)
+    total = int(missing.sum())
+    if not total:
+        return EncodeReport(reused=unique)
     encoder = vectors.encoder(name)
     encoded = truncated = 0
-    total = len(missing)
     progress(f"encode {name}", 0, total)
     for window in _windows(snapshot, missing):
         window.sort(key=lambda item: len(item[1].text))
@@ -58,7 +62,7 @@ def encode_missing(
             truncated += batch.truncated
             encoded += len(piece)
             progress(f"encode {name}", encoded, total)
-    return EncodeReport(encoded, len(unique) - total, truncated)
+    return EncodeReport(encoded, unique - total, truncated)
 
 
 def _move_fresh(snapshot: StoreSnapshot, name: str, vectors: FieldVectors, store: VectorStore) -> None:
@@ -71,19 +75,27 @@ def _move_fresh(snapshot: StoreSnapshot, name: str, vectors: FieldVectors, store
             store.append(keys_array(new), np.stack([found[key] for key in new]))
 
 
-def _windows(snapshot: StoreSnapshot, missing: set[bytes]) -> Iterator[list[tuple[bytes, Passage]]]:
+def _missing(keys: Keys, store: VectorStore) -> tuple[Mask, int]:
+    """Return which passages are the first with a key that has no vector, bool (N,), and how many keys there are."""
+    missing = np.zeros(len(keys), dtype=np.bool_)
+    unique = sort_keys(keys)
+    for start in range(0, len(unique), _KEYS):
+        block = unique[start : start + _KEYS]
+        missing[block] = ~store.contains(keys[block])
+    return missing, len(unique)
+
+
+def _windows(snapshot: StoreSnapshot, missing: Mask) -> Iterator[list[tuple[bytes, Passage]]]:
+    """Yield (key, passage) of the missing passages. missing: bool (N,), in row order as the snapshot streams them."""
     window: list[tuple[bytes, Passage]] = []
     characters = 0
-    for stored in snapshot.documents():
-        for _, passage, key in stored.passages():
-            if key not in missing:
-                continue
-            missing.discard(key)
-            window.append((key, passage))
-            characters += len(passage.text)
-            if len(window) == _WINDOW * PIECE or characters > _WINDOW_CHARACTERS:
-                yield window
-                window, characters = [], 0
+    passages = ((key, passage) for stored in snapshot.documents() for _, passage, key in stored.passages())
+    for key, passage in compress(passages, missing):
+        window.append((key, passage))
+        characters += len(passage.text)
+        if len(window) == _WINDOW * PIECE or characters > _WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
     if window:
         yield window
 

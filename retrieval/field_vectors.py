@@ -12,9 +12,11 @@ from index.durable import make_folders, write_json_atomic
 from index.errors import CorpusError, IndexFormatError
 from index.metric import check_vectors
 from index.types import Vectors
+from retrieval.batching import Limits
 from retrieval.collection_config import CollectionConfig, digest_of
 from retrieval.config import to_table
 from retrieval.encoders import EncoderConfig, fingerprint, open_encoder
+from retrieval.encoders.batched import BatchedEncoder, WindowedEncoder
 from retrieval.protocols import Encoder
 from retrieval.store import StoreSnapshot
 from retrieval.vector_store import VectorStore
@@ -47,7 +49,10 @@ class Encoders:
         with self._lock:
             if config in self._encoders:
                 return False
-            self._encoders[config] = open_encoder(config)
+            encoder = open_encoder(config)
+            if isinstance(encoder, WindowedEncoder):  # calls of a model gain from sharing batches
+                encoder = BatchedEncoder(encoder, Limits(batch_cost=config.batch_tokens or Limits().batch_cost))
+            self._encoders[config] = encoder
             return True
 
 

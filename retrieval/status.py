@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from index.ann_format import About, read_about
 from index.component import open_component
 from retrieval.collection import Collection
 from retrieval.collection_config import DenseField
@@ -28,6 +29,7 @@ def describe(collection: Collection) -> dict[str, Any]:
                 "fingerprint": shard.vectors.fingerprint(name),
                 "index": field.index,
                 "metric": field.metric,
+                "storage": field.storage,
             }
         else:
             about |= {"engine": field.engine, "language": field.language}
@@ -62,4 +64,18 @@ def folder_bytes(folder: Path) -> int:
 
 def _component(shard: Path, identity: str) -> dict[str, Any]:
     component = open_component(shard / COMPONENTS / identity, verify=False)
-    return {"size_bytes": component.size_bytes, **component.counts}
+    return {"size_bytes": component.size_bytes, **component.counts, **index_facts(read_about(component.folder))}
+
+
+def index_facts(about: About | None) -> dict[str, Any]:
+    """Return what an index became and its measured recall, as JSON values; nothing for plain exact search."""
+    if about is None:
+        return {}
+    facts: dict[str, Any] = {"built_as": about.kind}
+    if about.reason:
+        facts["because"] = about.reason
+    for each in about.calibrated:
+        recall = each.recall
+        target = f"target {recall.target:g}" + ("" if recall.reached else " NOT REACHED")
+        facts[f"recall@{recall.k}"] = f"{recall.measured:.3f} (at least {recall.low:.3f}, {target})"
+    return facts

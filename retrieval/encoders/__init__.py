@@ -5,6 +5,7 @@ Nothing here imports torch until a model is opened, so a collection can be opene
 
 import hashlib
 import json
+from dataclasses import replace
 
 from index.errors import RequestError
 from retrieval.encoders.config import DEFAULT_MODEL, EncodedBatch, EncoderConfig
@@ -44,7 +45,8 @@ def open_encoder(config: EncoderConfig) -> Encoder:
     """Return the encoder of a configuration, its model loaded and ready.
 
     Raises ConfigError where the model cannot be found, is refused (pickle weights, code of its own) or does not fit
-    the settings. Cost: for a model, the import of torch (seconds, once) and the load.
+    the settings, MissingDependencyError where its backend is not installed. Cost: a model on a machine for the first
+    time is exported and measured (about 30 s, see `backend_choice`); then .5 s, or with backend "torch" its import.
     """
     # Each kind is imported only when used: two of the three never need torch.
     if config.kind == "external":
@@ -55,9 +57,23 @@ def open_encoder(config: EncoderConfig) -> Encoder:
         from retrieval.encoders.hashing import HashingEncoder  # noqa: PLC0415
 
         return HashingEncoder(config, fingerprint(config))
-    from retrieval.encoders.sentence_transformer import SentenceTransformerEncoder  # noqa: PLC0415
+    return _open_model(config)
 
-    return SentenceTransformerEncoder(config, fingerprint(config))
+
+def _open_model(config: EncoderConfig) -> Encoder:
+    from retrieval.encoders.backend_choice import choose  # noqa: PLC0415  each kind is imported only when used
+    from retrieval.encoders.backends import check_backend, lossy, open_model  # noqa: PLC0415
+    from retrieval.encoders.model_encoder import ModelEncoder  # noqa: PLC0415
+    from retrieval.encoders.model_files import find_model  # noqa: PLC0415
+
+    files = find_model(config)
+    backend, choice = config.backend, None
+    if backend != "auto":
+        check_backend(backend, config.device)
+    if backend == "auto" or lossy(backend):
+        choice = choose(config, files)
+        backend, config = choice.backend, replace(config, device=choice.device)
+    return ModelEncoder(config, files, fingerprint(config), open_model(config, files, backend), backend, choice)
 
 
 def check_queries(texts: list[str]) -> None:

@@ -3,6 +3,7 @@
 All of it without torch, so that a collection's encoder can be named and its texts cut before a model is loaded.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -66,10 +67,8 @@ class ModelFiles:
 
     def facts(self, config: EncoderConfig) -> dict[str, object]:
         """Return everything that decides vectors, as JSON values. Cost: reads every file once."""
-        with storage_errors("read", self.folder):
-            files = {str(path.relative_to(self.folder)): sha256_file(path) for path in _deciding_files(self.folder)}
         return {
-            "files": files,
+            "files": self.digests(),
             "query_prompt": self.prompt(config.query_prompt, "query"),
             "document_prompt": self.prompt(config.document_prompt, "document"),
             "prompts": dict(self.prompts),
@@ -78,6 +77,16 @@ class ModelFiles:
             "max_tokens": config.max_tokens,
             "normalize": bool(config.normalize) or self.normalizes,
         }
+
+    def weights_bytes(self) -> int:
+        """Return the size of the weights on disk."""
+        with storage_errors("read", self.folder):
+            return sum(path.stat().st_size for path in _files(self.folder) if path.suffix == ".safetensors")
+
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of every file that can change a vector. Cost: reads files that are new or were touched."""
+        with storage_errors("read", self.folder):
+            return {str(path.relative_to(self.folder)): _sha256(path) for path in _deciding_files(self.folder)}
 
     def tokenizer(self) -> "Tokenizer | None":
         """Return a fresh tokenizer without truncation or padding; None where the model has no tokenizer.json."""
@@ -92,6 +101,18 @@ class ModelFiles:
                 tokenizer.no_padding()
                 return tokenizer
         return None
+
+
+def _sha256(path: Path) -> str:
+    status = path.stat()
+    return _sha256_of_state(
+        path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    )
+
+
+@functools.lru_cache(maxsize=1_024)
+def _sha256_of_state(path: Path, _state: tuple[int, ...]) -> str:
+    return sha256_file(path)
 
 
 def find_model(config: EncoderConfig) -> ModelFiles:
@@ -208,3 +229,9 @@ def _window(folder: Path, modules: tuple[tuple[str, str], ...]) -> int | None:
     limits.append(_read_json(root / "config.json").get("max_position_embeddings"))
     known = [int(limit) for limit in limits if limit is not None and 0 < limit < _NO_LIMIT]
     return min(known, default=None)
+
+
+def check_positions(max_tokens: int, positions: int | None) -> None:
+    """Raise ConfigError where a window is longer than the model's table of positions (None, 0: it has none)."""
+    if positions is not None and 0 < positions < max_tokens:
+        raise ConfigError(f"encoder.max_tokens is {max_tokens}, the model has {positions} positions: lower it")

@@ -1,138 +1,101 @@
-"""Any sentence-transformers model as an encoder: token-budgeted, length-sorted batches, and truncation counted."""
+"""Any sentence-transformers model, run by torch."""
 
 import logging
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from index.errors import ConfigError, RequestError
+from index.errors import ConfigError
+from index.threads import threads
 from index.types import Vectors
-from retrieval.encoders import check_queries, passage_text
-from retrieval.encoders.config import EncodedBatch, EncoderConfig
-from retrieval.encoders.model_files import ModelFiles, find_model
+from retrieval.encoders.config import Backend, EncoderConfig
+from retrieval.encoders.model_files import ModelFiles, check_positions
 from retrieval.encoders.model_inputs import model_inputs
-from retrieval.types import Passage, Query
+from retrieval.encoders.token_inputs import Prepared, Rows
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 _log = logging.getLogger(__name__)
 
-_TEXTS = 1_024
-"""Texts tokenised and sorted together: bounds the memory of token ids."""
-
 _CPU_BATCH_TOKENS = 4_096
 _BATCH_TOKENS = 16_384
-_SEARCH = "search"
-"""The default task; it takes the query prompt."""
+
+_HALF: Mapping[Backend, str] = {"torch-bf16": "bfloat16", "torch-fp16": "float16"}
 
 
-class SentenceTransformerEncoder:
-    """A loaded sentence-transformers model.
+class TorchModel:
+    """A loaded sentence-transformers model; see `retrieval.encoders.model_encoder.TextModel`.
 
-    Vectors equal `SentenceTransformer.encode` with the same prompt to within 1e-5, whatever the batch.
-    Safe to call from several threads: calls take turns, for a model keeps the device busy anyway.
-    Only safetensors weights are read, and no code of the model's own is run.
+    Only safetensors weights are read, and no code of the model's own is run. Weights are float32 whatever they were
+    saved as, or the half precision that the backend names; what follows the transformer (pooling, projection,
+    scaling) is always float32. `threads` sets torch's threads for the whole process.
+    Raises ConfigError where the model cannot be loaded or has fewer positions than max_tokens.
     """
 
-    def __init__(self, config: EncoderConfig, fingerprint: str) -> None:
-        files = find_model(config)
-        self.fingerprint = fingerprint
-        self._model = _load(config, files)
-        self._query_prompt = files.prompt(config.query_prompt, "query")
-        self._document_prompt = files.prompt(config.document_prompt, "document")
-        self._task_prompts = files.prompts
-        self._scale = bool(config.normalize) or (files.normalizes and config.dim is not None)
-        self._batch_tokens = config.batch_tokens or (
-            _CPU_BATCH_TOKENS if self._model.device.type == "cpu" else _BATCH_TOKENS
-        )
-        self._inputs = model_inputs(self._model)
-        self._lock = threading.Lock()
-        self.dim = _dimension(config, self._model)
+    def __init__(self, config: EncoderConfig, files: ModelFiles, backend: Backend) -> None:
+        import torch  # noqa: PLC0415  heavy imports wait until a model is opened
 
-    @property
-    def window(self) -> int | None:
-        """Tokens of one input, special tokens and prompt included; None = unlimited."""
-        return self._inputs.window
+        wanted = config.threads or threads()
+        if wanted is not None:
+            torch.set_num_threads(wanted)
+        self._model = load(config, files, _HALF.get(backend, "float32"))
+        self._inference = torch.inference_mode
+        self._tensor = torch.from_numpy
+        self.inputs = model_inputs(self._model)
+        self.batch_tokens = _CPU_BATCH_TOKENS if self._model.device.type == "cpu" else _BATCH_TOKENS
+        self.dim = model_dim(self._model, config)
 
-    def encode_queries(self, queries: Sequence[Query]) -> Vectors:
-        """Return float32 (len(queries), D); each query is encoded with the prompt of its own task.
-
-        Task "search" takes the query prompt, any other task the prompt that the model declares under its name.
-        Raises RequestError on a task the model does not know and on text that is not valid Unicode.
-        """
-        texts = [query.text for query in queries]
-        check_queries(texts)
-        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        rows_of: dict[str, list[int]] = {}
-        for row, query in enumerate(queries):
-            rows_of.setdefault(self._prompt_of(query), []).append(row)
-        for prompt, rows in rows_of.items():
-            vectors[rows] = self._encode([texts[row] for row in rows], prompt, "query").vectors
+    def forward(self, prepared: Prepared, rows: Rows, task: str) -> Vectors:
+        """See TextModel."""
+        features = {"modality": "text"} | {
+            name: self._tensor(value).to(self._model.device) if isinstance(value, np.ndarray) else value
+            for name, value in prepared.features(rows).items()
+        }
+        with self._inference():
+            output: Any = self._model(features, task=task)["sentence_embedding"]
+            vectors: Vectors = output.float().cpu().numpy()
         return vectors
 
-    def encode_passages(self, passages: Sequence[Passage]) -> Vectors:
-        """Return float32 (len(passages), D), in the order given."""
-        return self.encode_texts([passage_text(passage) for passage in passages]).vectors
 
-    def encode_texts(self, texts: Sequence[str]) -> EncodedBatch:
-        """Encode the texts of passages (see `passage_text`) with the document prompt.
+def load(config: EncoderConfig, files: ModelFiles, dtype: str) -> "SentenceTransformer":
+    """Return the model with its transformer in `dtype`, in evaluation mode. Raises ConfigError."""
+    import torch  # noqa: PLC0415  heavy imports wait until a model is opened
 
-        Returns float32 (len(texts), D), and how many texts were longer than the window and so only begun.
-        """
-        return self._encode(texts, self._document_prompt, "document")
-
-    def token_count(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text as encoded for passages (prompt and special tokens included), uncut."""
-        with self._lock:
-            return self._inputs.count([self._document_prompt + text for text in texts])
-
-    def _prompt_of(self, query: Query) -> str:
-        if query.task == _SEARCH:
-            return self._query_prompt
-        prompt = self._task_prompts.get(query.task)
-        if prompt is None:
-            known = ", ".join(map(repr, sorted({_SEARCH, *self._task_prompts})))
-            raise RequestError(f"query {query.id!r} has task {query.task!r}; this encoder knows {known}")
-        return prompt
-
-    def _encode(self, texts: Sequence[str], prompt: str, task: str) -> EncodedBatch:
-        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        truncated = 0
-        for start in range(0, len(texts), _TEXTS):
-            truncated += self._encode_block(texts[start : start + _TEXTS], prompt, task, vectors[start:])
-        if self._scale:
-            norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-            vectors /= np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
-        return EncodedBatch(vectors, truncated)
-
-    def _encode_block(self, texts: Sequence[str], prompt: str, task: str, out: Vectors) -> int:
-        """Encode one block into the first rows of `out`; return how many texts were truncated."""
-        from torch import inference_mode  # noqa: PLC0415  already imported with the model
-
-        with self._lock, inference_mode():
-            prepared = self._inputs.prepare(texts, prompt, task)
-            for rows in _batches(prepared.lengths, self._batch_tokens):
-                features = prepared.features(rows)
-                output: Any = self._model(features, task=task)["sentence_embedding"]
-                out[rows] = output[:, : self.dim].float().cpu().numpy()
-        return prepared.truncated
+    kwargs: dict[str, Any] = {"use_safetensors": True, "dtype": getattr(torch, dtype)}
+    half = dtype != "float32"
+    if half and find_spec("flash_attn") is not None and torch.cuda.is_available() and config.device != "cpu":
+        # With it sentence-transformers leaves the padding out. Not every architecture has it.
+        try:
+            model = _load(config, files, kwargs | {"attn_implementation": "flash_attention_2"})
+        except ConfigError as error:
+            _log.info("no flash attention: %s", error)
+            model = _load(config, files, kwargs)
+    else:
+        model = _load(config, files, kwargs)
+    if half:
+        _widen(model)
+    model.eval()
+    if config.max_tokens is not None:
+        positions = getattr(model.config, "max_position_embeddings", None)
+        check_positions(config.max_tokens, positions)
+        model.max_seq_length = config.max_tokens
+    _log.info("loaded encoder %s on %s, window %s tokens", config.path, model.device, model.max_seq_length)
+    return model
 
 
-def _batches(lengths: npt.NDArray[np.int64], budget: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield rows, longest texts first, so that (longest in batch) * (texts in batch) stays within the budget."""
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, budget // max(1, int(lengths[order[start]])))
-        yield order[start : start + size]
-        start += size
+def model_dim(model: "SentenceTransformer", config: EncoderConfig) -> int:
+    """Return the whole length of a model's vectors, any truncation of its own left out. Raises ConfigError."""
+    model.truncate_dim = None
+    dim = model.get_embedding_dimension()
+    if dim is None:
+        raise ConfigError(f"model {config.path!r} does not say its dimension: add a pooling module")
+    return dim
 
 
-def _load(config: EncoderConfig, files: ModelFiles) -> "SentenceTransformer":
+def _load(config: EncoderConfig, files: ModelFiles, kwargs: dict[str, Any]) -> "SentenceTransformer":
     from safetensors import SafetensorError  # noqa: PLC0415  heavy imports wait until a model is opened
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415
     from transformers.utils import logging as progress  # noqa: PLC0415
@@ -140,12 +103,12 @@ def _load(config: EncoderConfig, files: ModelFiles) -> "SentenceTransformer":
     shown = progress.is_progress_bar_enabled()
     progress.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     try:
-        model = SentenceTransformer(
+        return SentenceTransformer(
             str(files.folder),
             device=config.device,
             trust_remote_code=False,
             local_files_only=True,
-            model_kwargs={"use_safetensors": True},
+            model_kwargs=kwargs,
         )
     except (OSError, ValueError, RuntimeError, ImportError, AssertionError, SafetensorError) as error:
         raise ConfigError(
@@ -155,26 +118,17 @@ def _load(config: EncoderConfig, files: ModelFiles) -> "SentenceTransformer":
     finally:
         if shown:
             progress.enable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    model.eval()
-    if config.max_tokens is not None:
-        _set_window(model, config.max_tokens)
-    _log.info("loaded encoder %s on %s, window %s tokens", config.path, model.device, model.max_seq_length)
-    return model
 
 
-def _set_window(model: "SentenceTransformer", max_tokens: int) -> None:
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and 0 < positions < max_tokens:
-        raise ConfigError(f"encoder.max_tokens is {max_tokens}, the model has {positions} positions: lower it")
-    model.max_seq_length = max_tokens
+def _widen(model: "SentenceTransformer") -> None:
+    """Let everything after a half-precision transformer compute in float32: it costs nothing and keeps unit length."""
+    from sentence_transformers.base.modules import Transformer  # noqa: PLC0415  already imported with the model
 
+    def widen(_module: object, _arguments: object, features: dict[str, Any]) -> dict[str, Any]:
+        return features | {"token_embeddings": features["token_embeddings"].float()}
 
-def _dimension(config: EncoderConfig, model: "SentenceTransformer") -> int:
-    if config.dim is not None:
-        model.truncate_dim = None  # what the model asks for itself gives way
-    own = model.get_embedding_dimension()
-    if own is None:
-        raise ConfigError(f"model {config.path!r} does not say its dimension: add a pooling module")
-    if config.dim is not None and config.dim > own:
-        raise ConfigError(f"encoder.dim is {config.dim}, model {config.path!r} gives {own}: lower encoder.dim")
-    return config.dim or own
+    first = model[0]
+    if isinstance(first, Transformer):
+        first.register_forward_hook(widen)
+    for module in list(model)[1:]:
+        module.float()

@@ -32,8 +32,11 @@ class DenseStage:
         with context.timed(self.name):
             for (_, depth, effort), places in groups.items():
                 found = self._search(context, vectors[places], depth, asks[places[0]].allowed, effort)
+                degraded = context.view.base.dense[self.name].degraded
                 for place, candidates in zip(places, found, strict=True):
                     results[place] = candidates
+                    if degraded is not None:
+                        asks[place].note(f"degraded={degraded}: field {self.name!r} was searched on the CPU")
         return [result for result in results if result is not None]
 
     def _search(

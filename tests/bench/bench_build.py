@@ -58,12 +58,13 @@ def main() -> None:
         "peak_rss_bytes": report["peak_rss_bytes"],
         "truncated": report["truncated"],
         "seconds": report["seconds"],
+        "backend": report["backend"],
     }
-    save("foundation", f"build-{limit}", result)
+    save("speed", f"build-{limit}", result)
     print(
         f"{limit}: {result['texts_per_s']:.1f} texts/s, outside encoding {100 * result['outside_share']:.1f} %,"
         f" peak {result['peak_rss_bytes'] / 2**30:.2f} GiB; killed after {before}, then encoded {report['encoded']}:"
-        f" {result['encoded_again']} texts encoded twice"
+        f" {result['encoded_again']} texts encoded twice; encoder {result['backend']}"
     )
 
 

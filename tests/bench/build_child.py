@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from retrieval.collection import build
+from retrieval.encoders import EncoderConfig, open_encoder
 from retrieval.sources import open_source
 
 
@@ -37,6 +38,8 @@ def main() -> None:
         "wall_s": time.perf_counter() - begun,
         "peak_rss_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
+    encoder = open_encoder(EncoderConfig())  # as measured for this machine; after the peak was read
+    report["backend"] = encoder.choice.summary if encoder.choice else "torch"
     print(json.dumps({"report": report}), flush=True)
 
 

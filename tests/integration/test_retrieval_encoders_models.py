@@ -119,7 +119,7 @@ def _reference(folder: Path):
 
 
 def _config(folder: Path, **keys: object) -> EncoderConfig:
-    return EncoderConfig(path=str(folder), device="cpu", **keys)  # type: ignore[arg-type]  # keys vary by test
+    return EncoderConfig(path=str(folder), device="cpu", **{"backend": "torch", **keys})  # type: ignore[arg-type]  # keys vary by test
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 60, None])
@@ -264,7 +264,7 @@ def test_damaged_weights_are_refused(plain_folder, tmp_path):
 @pytest.mark.model
 def test_minilm_is_the_model():
     folder = find_model(EncoderConfig()).folder
-    encoder = open_encoder(EncoderConfig(device="cpu"))
+    encoder = open_encoder(EncoderConfig(device="cpu", backend="torch"))
     reference = _reference(folder)
     texts = [
         "",

@@ -1,11 +1,13 @@
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from retrieval import vector_store
 from retrieval.vector_store import VectorStore
 
 DIM = 3
@@ -25,6 +27,8 @@ class StoreLikeADict(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.merging = mock.patch.object(vector_store, "_SMALL_ROWS", 12)  # so that a few appends merge
+        self.merging.start()
         self.folder = tempfile.TemporaryDirectory()
         self.writer = VectorStore(Path(self.folder.name), DIM)
         self.reader = VectorStore(Path(self.folder.name), DIM)
@@ -69,6 +73,7 @@ class StoreLikeADict(RuleBasedStateMachine):
             assert (vectors == _vectors([number for number in asked if number in numbers])).all()
 
     def teardown(self):
+        self.merging.stop()
         self.folder.cleanup()
 
 

@@ -233,13 +233,64 @@ def test_compaction_writes_shards_of_bounded_size(tmp_path, monkeypatch):
     assert _holds(store, [*range(20), 50])
 
 
+def _counts(folder: Path) -> list[int]:
+    """Rows of each shard, by name."""
+    return [len(np.load(path)) for path in sorted(folder.glob("*.keys.npy"))]
+
+
+def test_small_shards_are_merged_as_they_are_appended(tmp_path, monkeypatch):
+    monkeypatch.setattr(vector_store, "_SMALL_ROWS", 20)
+    store, reader = _store(tmp_path, range(7), range(7, 14)), VectorStore(tmp_path, DIM)
+    store.append(_keys(*range(14, 21)), _vectors(*range(14, 21)))
+    assert _counts(tmp_path) == [7, 7, 7]
+    store.append(_keys(30), _vectors(30))
+    assert _counts(tmp_path) == [21, 1]
+    for start in range(40, 95, 5):
+        store.append(_keys(*range(start, start + 5)), _vectors(*range(start, start + 5)))
+    assert _counts(tmp_path) == [21, 21, 20, 5, 5, 5]
+    stored = [*range(21), 30, *range(40, 95)]
+    assert _holds(store, stored)
+    assert _holds(reader, range(14))
+    reader.refresh()
+    assert _holds(reader, stored)
+    assert _holds(VectorStore(tmp_path, DIM), stored)
+
+
+def test_merging_drops_what_is_stored_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(vector_store, "_SMALL_ROWS", 20)
+    store = _store(tmp_path, range(10), range(5, 15), range(50, 51))
+    assert _counts(tmp_path) == [15, 1]
+    assert _holds(store, [*range(15), 50])
+
+
+def test_many_small_shards_are_merged_in_groups(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(vector_store, "_SMALL_ROWS", 1)  # no merging
+        _store(tmp_path, *(range(start, start + 4) for start in range(0, 48, 4)))
+    monkeypatch.setattr(vector_store, "_SMALL_ROWS", 10)
+    store = VectorStore(tmp_path, DIM)
+    store.append(_keys(60), _vectors(60))
+    assert _counts(tmp_path) == [12, 12, 12, 12, 1]
+    assert _holds(store, [*range(48), 60])
+
+
+def test_an_unverified_store_merges_nothing(tmp_path, monkeypatch):
+    _store(tmp_path, range(10), range(10, 20))
+    monkeypatch.setattr(vector_store, "_SMALL_ROWS", 20)
+    VectorStore(tmp_path, DIM, verify=False).append(_keys(60), _vectors(60))
+    assert _counts(tmp_path) == [10, 10, 1]
+
+
 CHILD = """
 import sys, pathlib, numpy as np
 sys.path.insert(0, sys.argv[2])
 from test_retrieval_vector_store import DIM, _keys, _vectors
+from retrieval import vector_store
 from retrieval.vector_store import VectorStore
 store = VectorStore(pathlib.Path(sys.argv[1]), DIM)
-if sys.argv[3] == "append":
+if sys.argv[3] == "merge":
+    vector_store._SMALL_ROWS = 20
+if sys.argv[3] in ("append", "merge"):
     store.append(_keys(*range(20, 40)), _vectors(*range(20, 40)))
 else:
     store.compact(_keys(*range(5, 20)))
@@ -290,6 +341,28 @@ def test_a_kill_while_compacting_loses_nothing_in_use(tmp_path, point):
     assert _holds(store, range(5, 20))
     assert len(store) == 15
     assert len(_names(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "vectors.append.keys",
+        "vectors.append.replaced",
+        "vectors.compact.published",
+        "vectors.remove.unlisted",
+        "vectors.remove.unlisted:2",
+        "vectors.append.replaced:2",
+    ],
+)
+def test_a_kill_while_merging_loses_nothing_that_was_stored(tmp_path, point):
+    _store(tmp_path, range(10), range(8, 20))
+    _killed(tmp_path, "merge", point)
+    store = VectorStore(tmp_path, DIM)
+    assert store.damaged == {}
+    assert _holds(store, range(40 if point.endswith("replaced:2") else 20))
+    store.clean()
+    store.append(_keys(*range(20, 40)), _vectors(*range(20, 40)))
+    assert _holds(VectorStore(tmp_path, DIM), range(40))
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):

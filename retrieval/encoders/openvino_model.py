@@ -1,0 +1,42 @@
+"""A model exported to ONNX, run by OpenVINO on a CPU."""
+
+from index.threads import threads
+from index.types import Vectors
+from retrieval.encoders.config import Backend, EncoderConfig
+from retrieval.encoders.exported_model import exported, exported_inputs
+from retrieval.encoders.model_files import ModelFiles
+from retrieval.encoders.token_inputs import Prepared, Rows
+
+_BATCH_TOKENS = 4_096
+
+
+class OpenVinoModel:
+    """A compiled OpenVINO model; see `retrieval.encoders.model_encoder.TextModel`. No torch once the export is cached.
+
+    Raises ConfigError where the model cannot be exported or has fewer positions than max_tokens.
+    """
+
+    batch_tokens = _BATCH_TOKENS
+
+    def __init__(self, config: EncoderConfig, files: ModelFiles, backend: Backend) -> None:
+        from openvino import Core  # noqa: PLC0415  heavy imports wait until a model is opened
+
+        export = exported(config, files, int8=False)
+        self.inputs = exported_inputs(export, config)
+        self.dim = export.dim
+        options: dict[str, object] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "bf16" if backend == "openvino-bf16" else "f32",
+        }
+        wanted = config.threads or threads()
+        if wanted is not None:
+            options["INFERENCE_NUM_THREADS"] = wanted
+        core = Core()
+        self._request = core.compile_model(core.read_model(export.graph), "CPU", options).create_infer_request()
+
+    def forward(self, prepared: Prepared, rows: Rows, task: str) -> Vectors:
+        """See TextModel."""
+        del task  # a plain model has one tower
+        self._request.infer(prepared.features(rows), share_inputs=True)
+        vectors: Vectors = self._request.get_output_tensor(0).data.copy()  # the next pass reuses the memory
+        return vectors
