@@ -31,14 +31,16 @@ def make(kind: Kind, dim: int, params: IndexParams, storage: Storage, *, l2: boo
     if kind == "binary":
         return faiss.IndexBinaryFlat(-(-dim // 8) * 8)
     flat = "SQfp16" if storage == "float16" else "Flat"
+    parts = _sub_quantizers(dim, params)
     factory = {
         "sq8": "SQ8",
         "hnsw": f"HNSW{params.links},{flat}",
         "hnsw-sq8": f"HNSW{params.links},SQ8",
         "ivf-flat": f"IVF{params.lists},{flat}",
         "ivf-sq8": f"IVF{params.lists},SQ8",
-        "ivf-pq": f"IVF{params.lists},PQ{_sub_quantizers(dim, params)}x4fs",
-        "ivf-rabitq": f"IVF{params.lists},RaBitQfs" + (f"{params.code_bits}" if params.code_bits != 1 else ""),
+        "ivf-pq": f"IVF{params.lists},PQ{parts}x4{_fast(parts)}",
+        "ivf-rabitq": f"IVF{params.lists},RaBitQ{_fast(dim // 4)}"
+        + (f"{params.code_bits}" if params.code_bits != 1 else ""),
     }[kind]
     index = faiss.index_factory(dim, factory, faiss.METRIC_L2 if l2 else faiss.METRIC_INNER_PRODUCT)
     if FAMILY[kind] == "graph":
@@ -48,6 +50,11 @@ def make(kind: Kind, dim: int, params: IndexParams, storage: Storage, *, l2: boo
             index.by_residual = False  # so that codes are the stored vectors
         index.cp.min_points_per_centroid = 1  # how many are enough is decided here, not by a line on standard error
     return index
+
+
+def _fast(terms: int) -> str:
+    """Return the suffix of FastScan where it can be used: it sums up bytes in 16 bits, which wrap around after 257."""
+    return "fs" if terms <= 256 else ""
 
 
 def _sub_quantizers(dim: int, params: IndexParams) -> int:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _SCORES = 1 << 26
 """Scores computed at once on the device: 256 MiB of float32."""
 
+_PRODUCT_VALUES = 1 << 30
+"""Vector components of one product: matrix libraries have failed on matrices of more than 2^31."""
+
 _SENT_VALUES = 1 << 24
 """Vector components on their way to the device at once: 64 MiB of float32."""
 
@@ -97,8 +100,9 @@ class DeviceVectors:
 
     def _pieces(self, queries: int) -> Iterator[tuple[int, int]]:
         """Yield [start, stop) of all positions, each either on the device or sent whole; starts divide by 8."""
-        most = max(8, _SCORES // max(1, queries) // 8 * 8)
-        sent = min(most, max(8, _SENT_VALUES // max(1, self._vectors.dim) // 8 * 8))
+        dim = max(1, self._vectors.dim)
+        most = max(8, min(_SCORES // max(1, queries), _PRODUCT_VALUES // dim) // 8 * 8)
+        sent = min(most, max(8, _SENT_VALUES // dim // 8 * 8))
         for first, end, step in ((0, self.resident, most), (self.resident, len(self._vectors), sent)):
             for start in range(first, end, step):
                 yield start, min(start + step, end)

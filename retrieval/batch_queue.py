@@ -77,6 +77,7 @@ class BatcherStatistics:
 
 
 def too_late() -> DeadlineError:
+    """Return the error of a request whose deadline passed."""
     return DeadlineError("the deadline passed while the request waited for the model: allow more time, or send less")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from index.ann_build import write_index
 from index.ann_format import About, read_about
 from index.component import Component, write_component
+from index.device import absence
 from index.durable import failpoint
 from index.errors import IndexFormatError
 from index.metric import prepare
@@ -154,7 +155,11 @@ class Compaction:
             else:
                 reports[name] = encode_missing(self.snapshot, keys, name, self.vectors, self.progress)
                 blocks = stored_blocks(keys, self.vectors.store(name, dim))
-            write_index(folder, self._prepared(blocks, name, field, len(rows)), dim, len(rows), field.spec())
+            absent = absence(field.device)
+            if absent:
+                log.warning("field %s is indexed on the CPU: %s", name, absent)
+            device = "cpu" if absent else field.device
+            write_index(folder, self._prepared(blocks, name, field, len(rows)), dim, len(rows), field.spec(), device)
             return {"rows": len(rows), "dim": dim}
 
         return fill

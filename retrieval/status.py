@@ -30,6 +30,7 @@ def describe(collection: Collection) -> dict[str, Any]:
                 "index": field.index,
                 "metric": field.metric,
                 "storage": field.storage,
+                "device": field.device,
             }
         else:
             about |= {"engine": field.engine, "language": field.language}

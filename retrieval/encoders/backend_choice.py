@@ -95,24 +95,16 @@ def choose(config: EncoderConfig, files: ModelFiles) -> BackendChoice:
     Raises ConfigError where the model cannot be loaded at all, and where the backend asked for cannot run it.
     Cost: the first time on a machine about 30 s for a small model, its export included; then a small file is read.
     """
-    facts = {
-        "format": FORMAT,
-        "machine": machine_facts(config),
-        "model": model_digest(files),
-        "asked": config.backend,
-        "settings": [config.dim, config.max_tokens, config.batch_tokens],
-    }
-    name = f"choice-{digest_of(facts)}"
-    choice = _read(cache_folder() / f"{name}.json", facts)
+    choice = _recorded(cache_folder(), config, files)
     if choice is None:
         folder = writable_cache(cache_folder())
-        path = folder / f"{name}.json"
-        with exclusive(folder, name):
-            choice = _read(path, facts)  # another process may have measured meanwhile
+        facts = _facts(config, files, config.backend)
+        with exclusive(folder, _name(facts)):
+            choice = _recorded(folder, config, files)  # another process may have measured meanwhile
             if choice is None:
                 choice = _measure(config, files)
                 record = {"facts": facts, "choice": dataclasses.asdict(choice)}
-                write_json_atomic(path, record, point="choice")
+                write_json_atomic(folder / _name(facts), record, point="choice")
     _log.info("encoder %s runs on %s", config.path, choice.summary)
     if not choice.measured[choice.backend].passes:
         _log.warning(
@@ -125,6 +117,33 @@ def choose(config: EncoderConfig, files: ModelFiles) -> BackendChoice:
             LEAST_OVERLAP,
         )
     return choice
+
+
+def _recorded(folder: Path, config: EncoderConfig, files: ModelFiles) -> BackendChoice | None:
+    """Return what was measured for this backend, or for it among all others by "auto"."""
+    for asked in dict.fromkeys((config.backend, "auto")):
+        facts = _facts(config, files, asked)
+        choice = _read(folder / _name(facts), facts)
+        if choice is not None and config.backend == "auto":
+            return choice
+        if choice is not None and config.backend in choice.measured:
+            return dataclasses.replace(choice, backend=cast("Backend", config.backend))
+    return None
+
+
+def _facts(config: EncoderConfig, files: ModelFiles, asked: str) -> dict[str, object]:
+    """Return what a record depends on, as JSON values."""
+    return {
+        "format": FORMAT,
+        "machine": machine_facts(config),
+        "model": model_digest(files),
+        "asked": asked,
+        "settings": [config.dim, config.max_tokens, config.batch_tokens],
+    }
+
+
+def _name(facts: dict[str, object]) -> str:
+    return f"choice-{digest_of(facts)}.json"
 
 
 def _read(path: Path, facts: Mapping[str, object]) -> BackendChoice | None:
@@ -164,7 +183,7 @@ def _measure(config: EncoderConfig, files: ModelFiles) -> BackendChoice:
             if config.backend == "auto":
                 _check_size(backend, files)
             outcome = self_check.run(_opened(config, files, backend), texts)
-        except GrapnelError as error:
+        except (GrapnelError, RuntimeError) as error:  # the runtimes' own errors, out of memory among them
             if config.backend != "auto":
                 raise
             excluded[backend] = str(error)

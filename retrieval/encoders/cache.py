@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import errno
 import fcntl
 import functools
 import logging
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from index.component import Component, open_component, write_component
-from index.durable import make_folders
+from index.durable import make_folders, storage_errors
 from index.errors import IndexFormatError, StorageError
 
 _log = logging.getLogger(__name__)
@@ -33,8 +34,10 @@ def writable_cache(folder: Path) -> Path:
         make_folders(folder)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except (OSError, StorageError) as error:
+    except StorageError as error:
         return _private_folder(folder, str(error))
+    except OSError as error:
+        return _private_folder(folder, os.strerror(error.errno or errno.EIO))
 
 
 @functools.cache
@@ -54,9 +57,12 @@ def _private_folder(folder: Path, why: str) -> Path:
 @contextlib.contextmanager
 def exclusive(folder: Path, name: str) -> Iterator[None]:
     """Let one thread of one process at a time do what `name` says; the kernel frees it when the process dies."""
-    descriptor = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    path = folder / f".{name}.lock"
+    with storage_errors("lock", path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with storage_errors("lock", path):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

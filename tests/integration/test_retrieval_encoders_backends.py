@@ -268,6 +268,11 @@ def test_auto_measures_once_and_remembers(plain, few, caplog):
         second = _open(plain, "auto")
     assert second.choice == first.choice
     assert second.backend == first.backend == first.choice.backend
+    # What "auto" measured also answers for a lossy backend asked for by name.
+    named = _open(plain, "onnx-int8")
+    assert named.choice is not None
+    assert named.choice.measured == first.choice.measured
+    assert named.choice.summary.startswith("onnx-int8: ")
     assert "measur" not in caplog.text
     (record,) = _choices()
     assert record.is_relative_to(few)
@@ -281,13 +286,13 @@ def test_auto_measures_once_and_remembers(plain, few, caplog):
     assert _choices() == [record]
 
 
-def test_auto_measures_again_on_another_machine(plain, few, monkeypatch):
+def test_another_machine_measures_again(plain, few, monkeypatch):
     del few
-    _open(plain, "auto")
+    _open(plain, "onnx-int8")
     from retrieval.encoders import machine
 
     monkeypatch.setattr(machine, "cpu_model", lambda: "another processor")
-    _open(plain, "auto")
+    _open(plain, "onnx-int8")
     assert len(_choices()) == 2
 
 

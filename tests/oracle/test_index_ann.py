@@ -315,13 +315,13 @@ def test_a_graph_reads_its_vectors_where_they_lie(
 @pytest.mark.parametrize("kind", ["hnsw", "hnsw-sq8", "ivf-rabitq"])
 def test_memory_is_foreseen(kind: Kind, tmp_path: Path) -> None:
     """What "auto" decides by, against the files that are read: within 20 %."""
-    vectors = np.random.default_rng(0).normal(size=(6_000, 128)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(3_000, 128)).astype(np.float32)
     spec = IndexSpec(kind, recall=0.3)
     write(tmp_path, vectors, spec)
     real = (tmp_path / FAISS_FILE).stat().st_size + ((tmp_path / VECTORS).stat().st_size if kind == "hnsw" else 0)
     centroids = 4 * 128 * (read_about_of(tmp_path).params.lists or 0) if kind == "ivf-rabitq" else 0
     # Centroids grow with the square root of the count: a third of so small an index, nothing of a large one.
-    assert memory_bytes(kind, 6_000, 128, spec) == pytest.approx(real - centroids, rel=0.2)
+    assert memory_bytes(kind, 3_000, 128, spec) == pytest.approx(real - centroids, rel=0.2)
 
 
 def read_about_of(folder: Path) -> About:
@@ -358,7 +358,7 @@ def test_few_allowed_rows_are_searched_exactly(case: Case, built: Callable[[Case
             assert index.recall(found, 10, mask) == 1
 
 
-CORRELATED_FLOOR = 0.75
+CORRELATED_FLOOR = 0.99
 """Effort under a filter assumes that it falls evenly over the neighbourhood. Where it follows the geometry, a search
 ends among nodes or lists that it excludes: the target is missed, but not by everything."""
 
@@ -509,7 +509,8 @@ def test_more_lists_than_vectors_to_train_on(kind: Kind, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", APPROXIMATE)
-def test_long_vectors(kind: Kind, tmp_path: Path) -> None:
+def test_long_vectors(kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.calibrate._REFINES", (2,))
     vectors = np.random.default_rng(0).normal(size=(1_001, 4_096)).astype(np.float32)
     params = IndexParams(lists=4, code_bytes=512, links=4, ef_construction=8)
     write(tmp_path, vectors, IndexSpec(kind, recall=0.02, params=params))
@@ -518,6 +519,19 @@ def test_long_vectors(kind: Kind, tmp_path: Path) -> None:
     found = opened.search(vectors[:8], 1, effort=Effort(nprobe=4, ef=1_000, refine=100))
     assert found.rows[:, 0].tolist() == list(range(8))
     np.testing.assert_allclose(found.scores[:, 0], 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [1_024, 1_280])
+@pytest.mark.parametrize("kind", ["ivf-rabitq", "ivf-pq"])
+def test_sums_of_codes_do_not_wrap_around(
+    kind: Kind, dim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors of +-1 have the largest sums there are; faiss 1.15.1 adds those of FastScan RaBitQ up in 16 bits."""
+    monkeypatch.setattr("index.calibrate._REFINES", (2,))
+    vectors = np.sign(np.random.default_rng(0).normal(size=(1_001, dim))).astype(np.float32)
+    write(tmp_path, vectors, IndexSpec(kind, recall=0.02, params=IndexParams(lists=2)))
+    found = AnnIndex.open(tmp_path, "cosine").search(vectors, 1, effort=Effort(nprobe=2, refine=10))
+    assert found.rows[:, 0].tolist() == list(range(1_001))
 
 
 @pytest.mark.parametrize("dim", [3, 17, 31])

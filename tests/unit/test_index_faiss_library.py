@@ -48,7 +48,7 @@ def test_two_are_named_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, ["faiss-gpu", "faiss-cpu"])
     monkeypatch.setattr(faiss_library, "_loaded", [])
     for use in (faiss_distribution, load_faiss):
-        with pytest.raises(ConfigError, match="faiss-cpu and faiss-gpu both provide .*uninstall"):
+        with pytest.raises(ConfigError, match=r"faiss-cpu and faiss-gpu both provide .*uninstall"):
             use()
 
 

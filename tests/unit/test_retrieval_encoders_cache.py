@@ -169,3 +169,13 @@ def test_processes_make_it_once(cache, tmp_path):
     assert len(answers) == 1
     assert log.read_text() == "made\n"
     assert (cache / "name" / "file").read_bytes() == b"content"
+
+
+def test_a_folder_that_refuses_files_is_left_for_one_private_folder(monkeypatch, tmp_path):
+    def refuse(**_keys: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "changing-name"))
+
+    monkeypatch.setattr("retrieval.encoders.cache.tempfile.TemporaryFile", refuse)
+    first, second = writable_cache(tmp_path), writable_cache(tmp_path)
+    assert first == second != tmp_path
+    assert first.is_dir()
