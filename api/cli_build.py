@@ -74,7 +74,12 @@ def compaction_value(report: CompactionReport) -> dict[str, Any]:
         "built": list(report.built),
         "reused": sorted(report.reused),
         "encoded": {
-            name: {"encoded": field.encoded, "reused": field.reused, "truncated": field.truncated}
+            name: {
+                "encoded": field.encoded,
+                "reused": field.reused,
+                "truncated": field.truncated,
+                "runs_on": field.runs_on,
+            }
             for name, field in report.encoded.items()
         },
         "indexes": {name: index_facts(about) for name, about in report.indexes.items()},
@@ -87,7 +92,7 @@ def encoded_rows(value: dict[str, Any]) -> dict[str, str]:
         f"texts of {name}": f"{counts['encoded']:,} encoded, {counts['reused']:,} reused"
         + (f", {counts['truncated']:,} longer than the window and cut" if counts["truncated"] else "")
         for name, counts in value["encoded"].items()
-    }
+    } | {f"encoder of {name}": counts["runs_on"] for name, counts in value["encoded"].items() if counts["runs_on"]}
 
 
 def index_rows(value: dict[str, Any]) -> dict[str, str]:

@@ -55,7 +55,7 @@ def memory_bytes(spec: IndexSpec, count: int, dim: int) -> float:
         "binary": (math.ceil(dim / 8), 0),
         "hnsw": (links, 0),
         "hnsw-sq8": (dim + links, 0),
-        "ivf-flat": (dim * min(4.0, 2 * _BYTES[spec.storage]) + 8, centroids),
+        "ivf-flat": (dim * (2 if spec.storage == "float16" else 4) + 8, centroids),
         "ivf-sq8": (dim + 8, centroids),
         "ivf-pq": ((params.code_bytes or 0) + 8, centroids),
         "ivf-rabitq": (dim * (params.code_bits or 1) / 8 + 16, centroids),

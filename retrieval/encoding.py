@@ -28,11 +28,15 @@ _KEYS = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class EncodeReport:
-    """What encoding a field cost. truncated: texts longer than the encoder's window, encoded by their beginning."""
+    """What encoding a field cost. truncated: texts longer than the encoder's window, encoded by their beginning.
+
+    runs_on: what ran the model, "" where nothing was encoded or there is no model.
+    """
 
     encoded: int = 0
     reused: int = 0
     truncated: int = 0
+    runs_on: str = ""
 
 
 def encode_missing(
@@ -62,7 +66,7 @@ def encode_missing(
             truncated += batch.truncated
             encoded += len(piece)
             progress(f"encode {name}", encoded, total)
-    return EncodeReport(encoded, unique - total, truncated)
+    return EncodeReport(encoded, unique - total, truncated, vectors.runs_on(name))
 
 
 def _move_fresh(snapshot: StoreSnapshot, name: str, vectors: FieldVectors, store: VectorStore) -> None:

@@ -16,7 +16,8 @@ from retrieval.batching import Limits
 from retrieval.collection_config import CollectionConfig, digest_of
 from retrieval.config import to_table
 from retrieval.encoders import EncoderConfig, fingerprint, open_encoder
-from retrieval.encoders.batched import BatchedEncoder, WindowedEncoder
+from retrieval.encoders.batched import BatchedEncoder
+from retrieval.encoders.model_encoder import ModelEncoder
 from retrieval.protocols import Encoder
 from retrieval.store import StoreSnapshot
 from retrieval.vector_store import VectorStore
@@ -50,8 +51,8 @@ class Encoders:
             if config in self._encoders:
                 return False
             encoder = open_encoder(config)
-            if isinstance(encoder, WindowedEncoder):  # calls of a model gain from sharing batches
-                encoder = BatchedEncoder(encoder, Limits(batch_cost=config.batch_tokens or Limits().batch_cost))
+            if isinstance(encoder, ModelEncoder):  # calls of a model gain from sharing batches
+                encoder = BatchedEncoder(encoder, Limits(batch_cost=encoder.batch_tokens))
             self._encoders[config] = encoder
             return True
 
@@ -70,6 +71,14 @@ class FieldVectors:
     def encoder(self, name: str) -> Encoder:
         """Return the encoder of a field."""
         return self._encoders.get(self._fields[name].encoder)
+
+    def runs_on(self, name: str) -> str:
+        """Return what runs the model of a field's encoder and how it compares, "" where there is no model."""
+        encoder = self.encoder(name)
+        if not (isinstance(encoder, BatchedEncoder) and isinstance(encoder.encoder, ModelEncoder)):
+            return ""
+        model = encoder.encoder
+        return model.choice.summary if model.choice else model.backend
 
     def load(self, name: str) -> bool:
         """Load the encoder of a field; return whether it was not loaded before."""

@@ -53,7 +53,7 @@ _Rows: TypeAlias = npt.NDArray[np.int64]
 
 
 class BatchedEncoder:
-    """An Encoder around a model's: same vectors (to within 1e-6, as any other batching), same truncation counts.
+    """An Encoder around a model's: same vectors as in any other batching, same truncation counts.
 
     Queries go to the query lane of a `Batcher`, texts and passages to its bulk lane. Large calls are cut into pieces of
     about `limits.batch_cost` padded tokens, so that a query waits for one piece at most, and has two pieces queued at a

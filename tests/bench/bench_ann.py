@@ -32,8 +32,8 @@ RECALL = 0.95
 LEAST = 0.85
 """Recall@10 below which an effort is not timed: nobody would use it."""
 
-EFS = (10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 384, 512)
-NPROBES = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
+EFS = (16, 32, 64, 96, 128, 192, 256)
+NPROBES = (4, 8, 16, 32, 64)
 REFINES = {
     "hnsw-sq8": (20,),
     "ivf-sq8": (20,),

@@ -94,7 +94,7 @@ def built(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = sources / "collection.toml"
     value = answer("build", sources / "docs.jsonl", "--out", folder, "--config", config)
     assert value["documents"] == {"added": 6, "updated": 0, "unchanged": 0}
-    assert value["encoded"] == {"dense": {"encoded": 6, "reused": 0, "truncated": 0}}
+    assert value["encoded"] == {"dense": {"encoded": 6, "reused": 0, "truncated": 0, "runs_on": ""}}
     assert (value["passages"], value["skipped"]) == (6, [])
     assert value["size_bytes"] > 0
     assert {"read", "encode dense", "index lexical"} <= value["seconds"].keys()
@@ -132,7 +132,7 @@ def test_a_killed_build_is_refused_until_it_is_resumed(sources: Path, tmp_path: 
     assert "--resume" in refusal(2, *build)
     assert "another configuration" in refusal(2, *build, "--resume", "--set", "chunking.overlap=1")
     value = answer(*build, "--resume")
-    assert value["encoded"] == {"dense": {"encoded": 0, "reused": 6, "truncated": 0}}
+    assert value["encoded"] == {"dense": {"encoded": 0, "reused": 6, "truncated": 0, "runs_on": ""}}
     assert value["documents"] == {"added": 0, "updated": 0, "unchanged": 6}
     assert hit_ids(answer("search", folder, "tapirs", "-k", "1")) == ["Geneva Durben"]
     assert "already built" in refusal(2, *build, "--resume")
