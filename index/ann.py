@@ -163,7 +163,7 @@ class AnnIndex:
         return np.asarray(np.where(rows >= 0, inside, 0).mean(axis=1), dtype=np.float64)
 
     def _search(self, queries: Vectors, k: int, effort: Effort, bitmap: Bitmap | None, available: int) -> Neighbors:
-        candidates = max(k, effort.refine or 0)
+        candidates = max(k, effort.refine or 0, effort.ef or 0)
         if candidates > max(_EXACT_CANDIDATES, _EXACT_CANDIDATES_SHARE * available):
             return self._exact(queries, k, bitmap)
         selector = None

@@ -48,6 +48,8 @@ def make(kind: Kind, dim: int, params: IndexParams, storage: Storage, *, l2: boo
     elif FAMILY[kind] == "lists":
         if kind == "ivf-flat" and storage == "float16":
             index.by_residual = False  # so that codes are the stored vectors
+        if kind == "ivf-pq" and not _fast(parts):
+            index.do_polysemous_training = False  # minutes, for a search by Hamming distance that nobody does
         index.cp.min_points_per_centroid = 1  # how many are enough is decided here, not by a line on standard error
     return index
 

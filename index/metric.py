@@ -23,7 +23,8 @@ def check_vectors(vectors: npt.NDArray[np.generic], dim: int | None = None) -> V
         raise ShapeError(f"vectors have shape {vectors.shape} and dtype {vectors.dtype}, expected float (N, D)")
     if dim is not None and vectors.shape[1] != dim:
         raise ShapeError(f"vectors have dim {vectors.shape[1]}, expected {dim}")
-    result = np.ascontiguousarray(vectors, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused below
+        result = np.ascontiguousarray(vectors, dtype=np.float32)
     if not np.isfinite(result).all():
         row = int(np.flatnonzero(~np.isfinite(result).all(axis=1))[0])
         raise ShapeError(f"vector {row} holds NaN or infinity (as float32), expected finite values")

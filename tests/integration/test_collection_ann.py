@@ -251,7 +251,7 @@ def test_info_names_the_kind_and_its_recall(kind: Kind, pairs: Callable[[Kind], 
         measured = calibrated.recall
         text = said[f"recall@{measured.k}"]
         assert f"{measured.measured:.3f}" in text
-        assert f"{measured.low:.3f}" in text
+        assert f"{measured.remote:.3f}" in text
         assert f"target {TARGET}" in text
         assert "NOT REACHED" not in text
     assert "because" not in said
@@ -275,7 +275,7 @@ def test_auto_is_exact_search_for_few_and_says_why(tmp_path: Path) -> None:
         assert len(collection.search(questions()[0]).hits) == 10
 
 
-def test_auto_chooses_by_memory_where_there_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_says_where_the_vectors_exceed_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index.choose.FLAT_ROWS", 1_000)  # as if these were many
     found: dict[float, tuple[str, str]] = {}
     for memory_gb in (1.0, 1e-5):
@@ -286,7 +286,9 @@ def test_auto_chooses_by_memory_where_there_are_many(tmp_path: Path, monkeypatch
             assert len(collection.search(questions()[0]).hits) == 10
         found[memory_gb] = (said["built_as"], said["because"])
         assert about_of(folder).asked == "auto"
-    assert found[1.0][0] != found[1e-5][0] == "ivf-rabitq"
+    assert found[1.0][0] == found[1e-5][0] == "ivf-rabitq"
+    assert "disk" not in found[1.0][1]
+    assert "disk" in found[1e-5][1]
     assert all(because.startswith("auto: ") for _, because in found.values())
 
 
