@@ -147,6 +147,6 @@ def _report(kind: Kind, calibrated: tuple[Calibrated, ...]) -> None:
         missed = "" if recall.reached else ": not reached at the highest effort; use another kind or more bits per code"
         _log.log(
             level,
-            "index %s: recall@%d is %.4f (at least %.4f; remote quarter %.4f) on %d held-out vectors, target %.2f%s",
+            "index %s: recall@%d is %.4f (at least %.4f, remotely %.4f) on %d held-out vectors, target %.2f%s",
             *(kind, recall.k, recall.measured, recall.low, recall.remote, recall.queries, recall.target, missed),
         )

@@ -23,7 +23,7 @@ class Recall:
     """Measured recall@k against exact search, ties counted as found.
 
     measured: mean over `queries` held-out vectors; low: its 95 % lower confidence bound; target: what was asked for.
-    remote: mean over the quarter of them that lie farthest from their neighbours, as real queries do.
+    remote: the same bound over the quarter of them that lie farthest from their neighbours, as real queries do.
     """
 
     k: int
@@ -35,7 +35,7 @@ class Recall:
 
     @property
     def reached(self) -> bool:
-        """Whether the lower bound and the remote quarter meet the target."""
+        """Whether both lower bounds meet the target."""
         return min(self.low, self.remote) >= self.target
 
 

@@ -35,7 +35,7 @@ def calibrate(finder: Finder, queries: Vectors, target: float) -> tuple[Calibrat
     """Return the fastest effort that reaches `target` at k = 10 and k = 100, or the best there is, with its recall.
 
     queries: prepared, float32 (Q, D), not in the index. An effort reaches the target when the lower confidence bound
-    of its recall does, and its mean over the quarter of the queries that lie farthest from their neighbours.
+    of its recall does, over all queries and over the quarter that lies farthest from its neighbours.
     Cost: one exact search of all queries, and tens of approximate ones at each k.
     """
     count = int(finder.index.ntotal)
@@ -103,10 +103,8 @@ class _Trials:
     def _try(self, effort: Effort) -> Calibrated:
         found: Neighbors = self._finder.near(self._queries, self._k, effort)
         recalls = (found.scores >= self._enough).sum(axis=1) / self._k
-        mean = float(recalls.mean())
-        low = mean - _Z * float(recalls.std()) / float(np.sqrt(len(recalls)))
-        remote = float(recalls[self._remote].mean())
-        return Calibrated(effort, Recall(self._k, self._target, mean, low, remote, len(recalls)))
+        bounds = _lower_bound(recalls), _lower_bound(recalls[self._remote])
+        return Calibrated(effort, Recall(self._k, self._target, float(recalls.mean()), *bounds, len(recalls)))
 
     def _seconds(self, effort: Effort) -> float:
         spent = []
@@ -115,3 +113,7 @@ class _Trials:
             self._finder.near(query[None, :], self._k, effort)
             spent.append(time.perf_counter() - start)
         return float(np.median(spent))
+
+
+def _lower_bound(recalls: npt.NDArray[np.float64]) -> float:
+    return float(recalls.mean()) - _Z * float(recalls.std()) / float(np.sqrt(len(recalls)))

@@ -78,5 +78,5 @@ def index_facts(about: About | None) -> dict[str, Any]:
     for each in about.calibrated:
         recall = each.recall
         target = f"target {recall.target:g}" + ("" if recall.reached else " NOT REACHED")
-        facts[f"recall@{recall.k}"] = f"{recall.measured:.3f} (remote queries {recall.remote:.3f}, {target})"
+        facts[f"recall@{recall.k}"] = f"{recall.measured:.3f} (remote queries at least {recall.remote:.3f}, {target})"
     return facts

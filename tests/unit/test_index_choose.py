@@ -13,7 +13,7 @@ DEFINITE = [kind for kind in KINDS if kind != "auto"]
 
 
 @pytest.mark.parametrize(
-    ("count", "kind"), [(0, "flat"), (1, "flat"), (FLAT_ROWS, "flat"), (FLAT_ROWS + 1, "ivf-rabitq")]
+    ("count", "kind"), [(0, "flat"), (1, "flat"), (FLAT_ROWS, "flat"), (FLAT_ROWS + 1, "hnsw")]
 )
 def test_auto_is_exact_search_up_to_a_number_of_rows(count: int, kind: Kind) -> None:
     spec, reason = resolve(IndexSpec(memory_gb=1), count, 384)
@@ -35,15 +35,22 @@ def test_flat_stays_flat_and_gives_no_reason() -> None:
     assert resolve(spec, 10**9, 384) == (spec, "")
 
 
-def test_a_budget_that_the_vectors_exceed_is_said() -> None:
-    """By hand, a million vectors of 384 dimensions: 1.43 GiB of float32 and 66 MB of codes and centroids."""
+def test_the_memory_budget_decides() -> None:
+    """By hand, a million vectors of 384 dimensions: 32 links a node take 2 * 32 + 2 integers of 4 bytes."""
     count, dim = 1_000_000, 384
-    needed = count * (4 * 384) + count * (384 / 8 + 16) + 2_000 * 384 * 4
-    _, enough = resolve(IndexSpec(memory_gb=(needed + 1) / GIB), count, dim)
-    _, short = resolve(IndexSpec(memory_gb=(needed - 1) / GIB), count, dim)
-    assert "1.43 GiB of vectors" in enough
-    assert "disk" not in enough
-    assert "disk" in short
+    vectors = count * 4 * 384
+    graph = vectors + count * 264
+    lists = vectors + count * (384 / 8 + 16) + 2_000 * 384 * 4
+    for budget, kind, disk in (
+        (graph + 1, "hnsw", False),
+        (graph - 1, "ivf-rabitq", False),
+        (lists + 1, "ivf-rabitq", False),
+        (lists - 1, "ivf-rabitq", True),
+    ):
+        spec, reason = resolve(IndexSpec(memory_gb=budget / GIB), count, dim)
+        assert spec.kind == kind
+        assert ("disk" in reason) == disk
+        assert f"{budget / GIB:.2f} GiB" in reason
 
 
 @pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
