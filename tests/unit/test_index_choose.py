@@ -12,9 +12,7 @@ GIB = 2**30
 DEFINITE = [kind for kind in KINDS if kind != "auto"]
 
 
-@pytest.mark.parametrize(
-    ("count", "kind"), [(0, "flat"), (1, "flat"), (FLAT_ROWS, "flat"), (FLAT_ROWS + 1, "hnsw")]
-)
+@pytest.mark.parametrize(("count", "kind"), [(0, "flat"), (1, "flat"), (FLAT_ROWS, "flat"), (FLAT_ROWS + 1, "hnsw")])
 def test_auto_is_exact_search_up_to_a_number_of_rows(count: int, kind: Kind) -> None:
     spec, reason = resolve(IndexSpec(memory_gb=1), count, 384)
     assert spec.kind == kind
