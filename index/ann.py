@@ -10,6 +10,7 @@ than k, the rest of the work is done exactly.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,6 +39,9 @@ _EXACT_ROWS = 20_000
 _EXACT_SHARE = 0.05
 _EXACT_ROWS_MOST = 100_000
 """A larger share of a large index as well, up to this many rows."""
+
+_EFFORTS = 256
+"""How many values of k have their effort remembered."""
 
 _LOCAL_ROWS = 256
 _LOCAL_EFFORT = 10
@@ -85,6 +89,8 @@ class AnnIndex:
 
     def __init__(self, about: About, finder: Finder, exchange: Exchange) -> None:
         self.about = about
+        # Microseconds, but so is a search.
+        self._usual: Callable[[float], Effort] = lru_cache(_EFFORTS)(about.effort)
         self._finder = finder
         self._exchange = exchange
 
@@ -126,7 +132,7 @@ class AnnIndex:
         return _by_row(near.scores, self._exchange.apply(near.rows), k)
 
     def _effort(self, asked: Effort | None, depth: float) -> Effort:
-        usual = self.about.effort(depth)
+        usual = self._usual(depth)
         if asked is None:
             return usual
         return Effort(
@@ -158,7 +164,7 @@ class AnnIndex:
         A filter that has to do with the query may leave next to nothing near it, and then no effort finds the far rows.
         """
         wanted = min(_LOCAL_ROWS, len(self))
-        rows = self._finder.near(queries, wanted, self.about.effort(_LOCAL_EFFORT)).rows
+        rows = self._finder.near(queries, wanted, self._usual(_LOCAL_EFFORT)).rows
         inside = (bitmap[rows >> 3] >> (rows & 7).astype(np.uint8)) & 1
         return np.asarray(np.where(rows >= 0, inside, 0).mean(axis=1), dtype=np.float64)
 
@@ -230,7 +236,8 @@ def _open_faiss(folder: Path, about: About, vectors: VectorFile) -> Any:
 
 def _by_row(scores: npt.NDArray[np.float32], rows: Rows, k: int) -> Neighbors:
     """Return (Q, k) neighbours with ties by ascending row, padded with -1 and -inf."""
-    for query in np.flatnonzero(((scores[:, 1:] == scores[:, :-1]) & (rows[:, 1:] >= 0)).any(axis=1)):
+    tied = scores[:, 1:] == scores[:, :-1]
+    for query in np.flatnonzero((tied & (rows[:, 1:] >= 0)).any(axis=1)) if tied.any() else ():
         order = np.lexsort((rows[query], -scores[query]))
         scores[query], rows[query] = scores[query, order], rows[query, order]
     missing = k - rows.shape[1]

@@ -1,6 +1,7 @@
 """The approximate kinds in faiss's terms: how each is made, and which settings of a search it understands."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from index.faiss_library import load_faiss
@@ -67,6 +68,16 @@ def _sub_quantizers(dim: int, params: IndexParams) -> int:
 
 def parameters(family: Family, effort: Effort, wanted: int, selector: Any | None) -> Any:
     """Return faiss's search parameters. wanted: candidates asked for; a graph search keeps at least as many."""
+    return _plain(family, effort, wanted) if selector is None else _made(family, effort, wanted, selector)
+
+
+@lru_cache(256)
+def _plain(family: Family, effort: Effort, wanted: int) -> Any:
+    # faiss only reads them, so searches share them.
+    return _made(family, effort, wanted, None)
+
+
+def _made(family: Family, effort: Effort, wanted: int, selector: Any | None) -> Any:
     faiss = load_faiss()
     if family == "graph":
         return faiss.SearchParametersHNSW(efSearch=max(effort.ef or 1, wanted), sel=selector)
