@@ -67,6 +67,7 @@ class Finder:
 
         selector: a faiss.IDSelector of the allowed positions.
         """
+        load_faiss()  # limits the threads of whichever thread this is
         scored = self.kind in EXACT_SCORES
         wanted = min(k if scored else max(k, effort.refine or 0), self.index.ntotal)
         asked = signs(queries) if self.family == "signs" else queries
@@ -120,7 +121,7 @@ class AnnIndex:
         Under a filter that leaves few rows these are scored exactly. Where it leaves a share of the rows, the k nearest
         of them are about the k / share nearest of all, and the effort is that of finding so many.
         Raises ShapeError on shape or dtype, ValueError on k < 1.
-        Cost: sublinear in N without a filter; see the measured curve in `about`.
+        Cost: sublinear in N without a filter.
         """
         if k < 1:
             raise ValueError(f"k is {k}, expected at least 1")
@@ -193,7 +194,7 @@ class AnnIndex:
 
     @classmethod
     def open(cls, folder: Path, metric: Metric) -> Self:
-        """Open what `index.ann_build.write_ann` wrote, memory-mapped.
+        """Open what `index.ann_build.write_index` wrote, memory-mapped.
 
         Raises IndexFormatError on another format version, metric or shape. Cost: milliseconds; inverted lists are read.
         """
