@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from index.ann_format import About, read_about
+from index.bitmap import check, unpack
 from index.bitmap import count as count_bits
-from index.bitmap import unpack
-from index.errors import IndexFormatError, ShapeError
+from index.errors import IndexFormatError
 from index.exact import exact, rescore
 from index.faiss_kinds import EXACT_SCORES, FAMILY, parameters
 from index.faiss_library import load_faiss
@@ -143,8 +143,7 @@ class AnnIndex:
         )
 
     def _filtered(self, queries: Vectors, k: int, effort: Effort | None, allowed: Bitmap) -> Neighbors:
-        if len(allowed) != (len(self) + 7) // 8:
-            raise ShapeError(f"bitmap has {len(allowed)} bytes, {len(self)} rows need {(len(self) + 7) // 8}")
+        check(allowed, len(self))
         available = count_bits(allowed)
         bitmap = self._exchange.bitmap(allowed)
         if available <= max(_EXACT_ROWS, min(_EXACT_SHARE * len(self), _EXACT_ROWS_MOST)):
@@ -154,10 +153,7 @@ class AnnIndex:
         depth = (k + 2 * math.sqrt(k)) / share
         near = self._search(queries, k, self._effort(effort, depth), bitmap, available)
         alien = np.flatnonzero(self._local_share(queries, bitmap) < share / 2)
-        if len(alien):
-            rest = self._exact(queries[alien], near.rows.shape[1], bitmap)
-            near.scores[alien], near.rows[alien] = rest.scores, rest.rows
-        return near
+        return self._completed(near, alien, queries, bitmap)
 
     def _local_share(self, queries: Vectors, bitmap: Bitmap) -> npt.NDArray[np.float64]:
         """Return the share of allowed rows around each query, float64 (Q,).
@@ -179,9 +175,13 @@ class AnnIndex:
             selector = faiss.IDSelectorBitmap(len(self), faiss.swig_ptr(bitmap))
         near = self._finder.near(queries, min(k, available), effort, selector)
         short = np.flatnonzero(near.rows[:, -1] < 0)  # in order of score, so the last is missing if any is
-        if len(short):
-            rest = self._exact(queries[short], near.rows.shape[1], bitmap)
-            near.scores[short], near.rows[short] = rest.scores, rest.rows
+        return self._completed(near, short, queries, bitmap)
+
+    def _completed(self, near: Neighbors, which: Rows, queries: Vectors, bitmap: Bitmap | None) -> Neighbors:
+        """Return `near` with the answers of some queries replaced by those of exact search."""
+        if len(which):
+            rest = self._exact(queries[which], near.rows.shape[1], bitmap)
+            near.scores[which], near.rows[which] = rest.scores, rest.rows
         return near
 
     def _exact(self, queries: Vectors, k: int, bitmap: Bitmap | None) -> Neighbors:

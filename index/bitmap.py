@@ -21,9 +21,7 @@ def unpack(bitmap: Bitmap, n: int) -> Mask:
 
     Raises ShapeError when the bitmap is not uint8 (ceil(n / 8),).
     """
-    _check(bitmap)
-    if len(bitmap) != (n + 7) // 8:
-        raise ShapeError(f"bitmap has {len(bitmap)} bytes, {n} rows need {(n + 7) // 8}: it belongs to another index")
+    check(bitmap, n)
     return np.unpackbits(bitmap, count=n, bitorder="little").view(np.bool_)
 
 
@@ -31,6 +29,13 @@ def count(bitmap: Bitmap) -> int:
     """Count the rows in the set. Raises ShapeError when the bitmap is not one-dimensional uint8."""
     _check(bitmap)
     return int(np.bitwise_count(bitmap).sum(dtype=np.int64))
+
+
+def check(bitmap: Bitmap, n: int) -> None:
+    """Raise ShapeError unless the bitmap is uint8 (ceil(n / 8),)."""
+    _check(bitmap)
+    if len(bitmap) != (n + 7) // 8:
+        raise ShapeError(f"bitmap has {len(bitmap)} bytes, {n} rows need {(n + 7) // 8}: it belongs to another index")
 
 
 def _check(bitmap: Bitmap) -> None:

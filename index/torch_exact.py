@@ -15,8 +15,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from index.bitmap import check, unpack
 from index.bitmap import count as count_bits
-from index.bitmap import unpack
 from index.device import canonical, on_device
 from index.exact import exact, rescore
 from index.held_out import Exchange
@@ -111,7 +111,7 @@ class TorchExact:
         prepared = prepare(check_vectors(queries, self.dim), self._metric)
         bitmap, available = None, len(self)
         if allowed is not None:
-            unpack(allowed, len(self))  # for its check of the length
+            check(allowed, len(self))
             bitmap, available = self._exchange.bitmap(allowed), count_bits(allowed)
         few = available <= _FEW_ROWS and self.resident < len(self)
         if few or not available or not len(prepared) or k + _MARGINS[0] > _MOST_CANDIDATES:

@@ -1,6 +1,5 @@
 """collection.toml: what decides the bytes of a collection on disk; changing it means rebuilding what it touches."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -179,9 +178,3 @@ def chunking_facts(config: CollectionConfig) -> str:
         first = next(iter(config.dense_fields().values()), None)
         facts["tokenizer"] = fingerprint(first.encoder) if first else None
     return json.dumps(facts, sort_keys=True)
-
-
-def digest_of(value: Any) -> str:
-    """Return a short hex digest of JSON-like configuration, for `inputs` of components."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -25,7 +25,8 @@ from index.metric import prepare
 from index.types import Rows, Vectors
 from retrieval.base import COLUMNS, write_columns
 from retrieval.build import LEXICAL_WRITERS
-from retrieval.collection_config import CollectionConfig, DenseField, component_config, digest_of
+from retrieval.collection_config import CollectionConfig, DenseField, component_config
+from retrieval.config import digest_of
 from retrieval.encoding import EncodeReport, client_blocks, encode_missing, stored_blocks
 from retrieval.field_vectors import FieldVectors, Keys
 from retrieval.generation import (

@@ -1,6 +1,8 @@
 """TOML into frozen dataclasses, strictly: what is not understood is refused with file, table, key and remedy."""
 
 import dataclasses
+import hashlib
+import json
 import tomllib
 import types
 import typing
@@ -133,3 +135,9 @@ def to_toml(value: Any) -> str:
     import tomli_w  # noqa: PLC0415  only writers need it
 
     return tomli_w.dumps(to_table(value))
+
+
+def digest_of(value: Any) -> str:
+    """Return the name of JSON values: 32 hex digits, equal for equal values."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -13,8 +13,8 @@ from index.errors import CorpusError, IndexFormatError
 from index.metric import check_vectors
 from index.types import Vectors
 from retrieval.batching import Limits
-from retrieval.collection_config import CollectionConfig, digest_of
-from retrieval.config import to_table
+from retrieval.collection_config import CollectionConfig
+from retrieval.config import digest_of, to_table
 from retrieval.encoders import EncoderConfig, fingerprint, open_encoder
 from retrieval.encoders.batched import BatchedEncoder
 from retrieval.encoders.model_encoder import ModelEncoder

@@ -13,6 +13,7 @@ from index.types import Vectors
 from retrieval.batching import Batcher, BatcherStatistics, Lane, Limits, wait_for
 from retrieval.encoders import check_queries, passage_text
 from retrieval.encoders.config import EncodedBatch
+from retrieval.encoders.model_encoder import batches
 from retrieval.protocols import Encoder
 from retrieval.types import Passage, Query, Vector
 
@@ -137,12 +138,8 @@ class BatchedEncoder:
             lengths = np.array(self.token_count(block), dtype=np.int64)
             if self.window is not None:
                 lengths = np.minimum(lengths, self.window)
-            order = np.argsort(-lengths, kind="stable")
-            while len(order):
-                longest = max(1, int(lengths[order[0]]))
-                size = max(1, budget // longest)
-                yield start + order[:size], longest * len(order[:size])
-                order = order[size:]
+            for rows in batches(lengths, budget):
+                yield start + rows, max(1, int(lengths[rows[0]])) * len(rows)
 
     def _results(
         self, work: Iterator[tuple[_Rows, Sequence[_Item]]], lane: Lane, deadline: float | None

@@ -5,7 +5,6 @@ without torch.
 """
 
 import dataclasses
-import hashlib
 import json
 import logging
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from index.component import Component
 from index.errors import ConfigError, MissingDependencyError
+from retrieval.config import digest_of
 from retrieval.encoders.cache import cached_component
 from retrieval.encoders.config import EncoderConfig
 from retrieval.encoders.machine import versions
@@ -80,11 +80,6 @@ def exported_inputs(export: ExportedModel, config: EncoderConfig) -> TokenInputs
 def model_digest(files: ModelFiles) -> str:
     """Return the name of a model's content: hex, over every file that can change a vector."""
     return digest_of(files.digests())
-
-
-def digest_of(facts: Mapping[str, object]) -> str:
-    """Return the name of JSON values, hex."""
-    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _cached(kind: str, facts: dict[str, object], fill: Callable[[Path], Mapping[str, int]]) -> Component:

@@ -100,6 +100,34 @@ def test_the_thread_setting_holds_in_every_thread(wanted: str) -> None:
     assert run(THREADS, GRAPNEL_THREADS=wanted) == f"{wanted} {wanted}"
 
 
+SEARCHES = """
+import tempfile, threading
+from pathlib import Path
+import numpy
+from index.ann import AnnIndex
+from index.ann_build import write_index
+from index.faiss_library import load_faiss
+from index.spec import IndexSpec
+vectors = numpy.random.default_rng(0).normal(size=(1500, 8)).astype(numpy.float32)
+with tempfile.TemporaryDirectory() as folder:
+    write_index(Path(folder), [vectors], 8, 1500, IndexSpec("hnsw", "ip", recall=0.5))
+    index = AnnIndex.open(Path(folder), "ip")
+    index.search(vectors[:1], 10)
+    import faiss
+    def work():
+        index.search(vectors[:1], 10)
+        print(faiss.omp_get_max_threads())
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+"""
+
+
+def test_a_search_limits_the_threads_of_whoever_calls_it() -> None:
+    """What one search remembers for the next must not spare another thread its setting."""
+    assert run(SEARCHES, GRAPNEL_THREADS="1") == "1"
+
+
 def test_a_bad_thread_setting_is_refused() -> None:
     code = "from index.errors import ConfigError\nfrom index.faiss_library import load_faiss\n"
     code += "try:\n    load_faiss()\nexcept ConfigError as error:\n    print(error)"

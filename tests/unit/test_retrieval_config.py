@@ -14,11 +14,10 @@ from retrieval.collection_config import (
     DenseField,
     collection_table,
     component_config,
-    digest_of,
     parse_collection,
     read_collection_config,
 )
-from retrieval.config import override, parse, read_toml, to_table, to_toml
+from retrieval.config import digest_of, override, parse, read_toml, to_table, to_toml
 from retrieval.encoders import EncoderConfig
 from retrieval.lexical import LexicalConfig
 from retrieval.pipeline_config import (
