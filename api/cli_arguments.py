@@ -43,6 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
     _tune(commands)
     _documents(commands)
     _upkeep(commands)
+    _serve(commands)
+    _key(commands)
     return parser
 
 
@@ -130,3 +132,24 @@ def _upkeep(commands: Any) -> None:
     parser = _command(commands, "import", "make a collection from an exported file", folder=False)
     parser.add_argument("file", metavar="FILE", help="file that `grapnel export` wrote")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the new collection")
+
+
+def _serve(commands: Any) -> None:
+    parser = _command(commands, "serve", "serve every collection under a folder over HTTP", folder=False)
+    parser.add_argument("--data", metavar="ROOT", required=True, help="the folder whose subfolders are collections")
+    parser.add_argument("--config", metavar="FILE", help="a server.toml (see configs/server.toml)")
+    parser.add_argument(
+        "--set", metavar="T.KEY=VALUE", action="append", default=[], help="override one of its settings"
+    )
+    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on, 0 = a free one (8080)")
+
+
+def _key(commands: Any) -> None:
+    parser = _command(commands, "key", "make an API key for the server", folder=False)
+    parser.add_argument("name", metavar="NAME", help="what the server's log calls it")
+    parser.add_argument("--scopes", metavar="A,B", default="read", help="of read, write, admin, metrics (%(default)s)")
+    parser.add_argument("--collections", metavar="A,B", default="*", help="names, or prefixes such as 'wiki-*' (all)")
+    parser.add_argument(
+        "--filter", metavar="JSON", help="only documents that match are seen and written; not with admin"
+    )

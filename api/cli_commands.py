@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 
 from api.cli_build import build_collection
 from api.cli_documents import add, delete, get
+from api.cli_key import key
 from api.cli_output import Output
 from api.cli_run import run
 from api.cli_search import search
+from api.cli_serve import serve
 from api.cli_tune import tune_collection
 from api.cli_upkeep import compact, export_file, import_file, info, verify_files
 
@@ -24,4 +26,6 @@ COMMANDS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "verify": verify_files,
     "export": export_file,
     "import": import_file,
+    "serve": serve,
+    "key": key,
 }

@@ -9,7 +9,12 @@ GrapnelError
 ├── StorageError          the operating system refused a read or write (disk full, read-only, I/O error)
 ├── LockedError           another process holds the writer lock (exit status 3)
 ├── NotFoundError         a collection, document or field that does not exist
+├── ConflictError         what is there already, or has changed meanwhile, forbids the write
+│   └── PreconditionError     the version or absence that the caller asked for is not what is stored
+├── ForbiddenError        the caller may not do this, or not to this document
+├── RerankerError         a reranker failed or answered something that is no permutation
 ├── OverloadedError       more work is queued than may wait; says when to try again
+├── UnavailableError      the service is starting or stopping
 ├── DeadlineError         the caller's deadline passed before its work began
 └── MissingDependencyError  an optional package or runtime is not installed
 
@@ -53,12 +58,32 @@ class NotFoundError(GrapnelError, LookupError):
     """A collection, document or field does not exist."""
 
 
+class ConflictError(GrapnelError):
+    """What is there already, or has changed meanwhile, forbids the write."""
+
+
+class PreconditionError(ConflictError):
+    """A document's version, or its absence, is not what the caller made the write depend on."""
+
+
+class ForbiddenError(GrapnelError):
+    """The caller may not do this, or not to this document."""
+
+
+class RerankerError(GrapnelError):
+    """A reranker failed or answered something that is no permutation of its candidates."""
+
+
 class OverloadedError(GrapnelError):
     """More work is queued than may wait, or the queue is closed. retry_after_s: when to try again, in seconds."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class UnavailableError(GrapnelError):
+    """The service is starting or stopping."""
 
 
 class DeadlineError(GrapnelError, TimeoutError):

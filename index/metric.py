@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from index.blas import product
 from index.errors import ShapeError
 from index.types import Vectors
 
@@ -47,7 +48,7 @@ def prepare(vectors: Vectors, metric: Metric) -> Vectors:
 
 def scores(queries: Vectors, vectors: Vectors, metric: Metric) -> npt.NDArray[np.float32]:
     """Return float32 (Q, N) scores of prepared queries against prepared vectors. Cost: one matrix product."""
-    products: npt.NDArray[np.float32] = queries @ vectors.T
+    products = product(queries, vectors.T)
     if metric != "l2":
         return products
     lengths = np.einsum("nd,nd->n", vectors, vectors)
@@ -58,7 +59,7 @@ def scores(queries: Vectors, vectors: Vectors, metric: Metric) -> npt.NDArray[np
 
 def paired_scores(queries: Vectors, vectors: npt.NDArray[np.float32], metric: Metric) -> npt.NDArray[np.float32]:
     """Return float32 (Q, c) scores of prepared queries (Q, D), each against its own prepared vectors (Q, c, D)."""
-    products: npt.NDArray[np.float32] = np.matmul(vectors, queries[:, :, None])[:, :, 0]
+    products = product(vectors, queries[:, :, None])[:, :, 0]
     if metric != "l2":
         return products
     lengths = np.einsum("qcd,qcd->qc", vectors, vectors)

@@ -13,11 +13,17 @@ from index.metric import Metric
 from index.spec import KINDS, Kind
 from index.types import VectorIndex
 from retrieval.collection_config import DenseField
+from retrieval.encoders.config import EncoderConfig
 from retrieval.lexical import LexicalConfig, LexicalIndex
 from retrieval.lexical.live import TantivyLive
+from retrieval.protocols import Encoder, Reranker
+from retrieval.rerankers.config import RerankerConfig
 
 Texts: TypeAlias = Iterator[tuple[int, str, str]]
 """(row, title, text) of every passage, in row order."""
+
+EncoderOf: TypeAlias = Callable[[EncoderConfig], Encoder]
+"""How an encoder is had: `Encoders.get` shares those that are loaded, `open_encoder` loads one."""
 
 
 def _open_ann(folder: Path, metric: Metric) -> VectorIndex:
@@ -85,3 +91,22 @@ LEXICAL: Mapping[str, Callable[[Path, LexicalConfig], LexicalIndex]] = {
 LIVE: Mapping[str, Callable[[LexicalConfig, Path, Path], TantivyLive]] = {"tantivy": TantivyLive}
 """Engine -> open a writable copy(config, base folder, scratch folder); engines without one see new text after
 compaction."""
+
+
+def _open_similarity(config: RerankerConfig, encoder_of: EncoderOf) -> Reranker:
+    from retrieval.rerankers.similarity import SimilarityReranker  # noqa: PLC0415  as above
+
+    return SimilarityReranker(config, encoder_of(config.encoder))
+
+
+def _open_cross_encoder(config: RerankerConfig, _encoder_of: EncoderOf) -> Reranker:
+    from retrieval.rerankers.cross_encoder import CrossEncoderReranker  # noqa: PLC0415  as above
+
+    return CrossEncoderReranker(config)
+
+
+RERANKERS: Mapping[str, Callable[[RerankerConfig, EncoderOf], Reranker]] = {
+    "similarity": _open_similarity,
+    "cross-encoder": _open_cross_encoder,
+}
+"""Kind -> open(config, how to get an encoder), the model loaded and ready."""

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from index.durable import failpoint, make_folders, remove_leftovers, storage_errors, write_atomic
-from index.errors import ConfigError, CorpusError, NotFoundError
+from index.errors import ConfigError, CorpusError, NotFoundError, RequestError
 from index.types import Vectors
 from retrieval.chunking import Chunker
 from retrieval.collection_config import FILE as COLLECTION_FILE
@@ -29,7 +29,7 @@ from retrieval.config import read_toml, to_toml
 from retrieval.encoders import fingerprint
 from retrieval.field_vectors import Encoders
 from retrieval.filters import Filter, matches, parse_filter
-from retrieval.ingest import AddReport, Ingest, batches
+from retrieval.ingest import AddReport, Ingest, Written, batches
 from retrieval.pipeline import Pipeline
 from retrieval.pipeline_config import FILE as PIPELINE_FILE
 from retrieval.pipeline_config import PipelineConfig, check_pipeline, default_pipeline, read_pipeline, resolve_mode
@@ -38,7 +38,7 @@ from retrieval.retrievers.fusion import Pool
 from retrieval.retrievers.stage import Context
 from retrieval.shard import Shard
 from retrieval.store import metadata_json
-from retrieval.types import Document, Json, Query, Ranking, SearchRequest
+from retrieval.types import Document, Guard, Json, Query, Ranking, SearchRequest, StoredDocument
 from retrieval.view import View
 
 log = logging.getLogger(__name__)
@@ -51,14 +51,22 @@ class Collection:
     """A collection, open for reading, and for writing when `writable`. Thread-safe; close it when done.
 
     Searches see everything that was acknowledged before they began, in this process or another.
+    encoders: shared with the other collections of the process, so that each model is loaded once.
     """
 
-    def __init__(self, folder: Path, config: CollectionConfig, *, writable: bool, pipeline: PipelineConfig) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: CollectionConfig,
+        *,
+        writable: bool,
+        pipeline: PipelineConfig,
+        encoders: Encoders | None = None,
+    ) -> None:
         self.folder = folder
         self.config = config
         self.pipeline = pipeline
-        self._encoders = Encoders()
-        self._shard = Shard(folder / SHARD, config, self._encoders, writable=writable)
+        self._shard = Shard(folder / SHARD, config, encoders or Encoders(), writable=writable)
         self._writable = writable
         self._compaction: threading.Thread | None = None
         self._compaction_lock = threading.Lock()
@@ -71,12 +79,14 @@ class Collection:
     # -- life ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, folder: str | Path, config: CollectionConfig | None = None) -> Self:
+    def create(
+        cls, folder: str | Path, config: CollectionConfig | None = None, *, encoders: Encoders | None = None
+    ) -> Self:
         """Create an empty collection, open for writing; it can be searched at once.
 
         Raises ConfigError when the folder already holds something.
         """
-        collection = cls.begin(folder, config or CollectionConfig())
+        collection = cls.begin(folder, config or CollectionConfig(), encoders=encoders)
         try:
             collection.compact()
         except BaseException:
@@ -85,7 +95,7 @@ class Collection:
         return collection
 
     @classmethod
-    def begin(cls, folder: str | Path, config: CollectionConfig) -> Self:
+    def begin(cls, folder: str | Path, config: CollectionConfig, *, encoders: Encoders | None = None) -> Self:
         """Create a collection without a first generation: `load` documents, then `compact` to make it searchable."""
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
@@ -101,10 +111,17 @@ class Collection:
                 leftover.unlink()
         write_atomic(folder / COLLECTION_FILE, to_toml(collection_table(config)).encode(), point="create.config")
         failpoint("create.configured")
-        return cls(folder, config, writable=True, pipeline=default_pipeline(config))
+        return cls(folder, config, writable=True, pipeline=default_pipeline(config), encoders=encoders)
 
     @classmethod
-    def open(cls, folder: str | Path, *, writable: bool = False, pipeline: str | Path | None = None) -> Self:
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        writable: bool = False,
+        pipeline: str | Path | None = None,
+        encoders: Encoders | None = None,
+    ) -> Self:
         """Open an existing collection. pipeline: a pipeline.toml other than the collection's own.
 
         Raises NotFoundError where there is none, ConfigError on a bad configuration, IndexFormatError on damage or
@@ -119,7 +136,7 @@ class Collection:
         path = folder / PIPELINE_FILE if pipeline is None else Path(pipeline)
         use_default = pipeline is None and not path.exists()
         chosen = default_pipeline(config) if use_default else read_pipeline(path, config)
-        return cls(folder, config, writable=writable, pipeline=chosen)
+        return cls(folder, config, writable=writable, pipeline=chosen, encoders=encoders)
 
     def close(self) -> None:
         """Wait for a running compaction and let go of files and locks."""
@@ -145,9 +162,34 @@ class Collection:
 
     def get(self, doc_id: str) -> Document | None:
         """Return a document, or None. Raises IndexFormatError when its stored bytes are damaged."""
-        with self._shard.store.snapshot() as snapshot:
-            stored = snapshot.get(doc_id)
+        (stored,) = self.stored([doc_id])
         return None if stored is None else stored.document
+
+    def stored(self, doc_ids: Iterable[str]) -> list[StoredDocument | None]:
+        """Return documents with their versions and passages, in order and as of one moment; None where there is none.
+
+        Raises IndexFormatError when stored bytes are damaged.
+        """
+        with self._shard.store.snapshot() as snapshot:
+            return [None if found is None else found.stored for found in map(snapshot.get, doc_ids)]
+
+    def page(
+        self,
+        after: str = "",
+        limit: int = 50,
+        filter: Mapping[str, Json] | None = None,  # noqa: A002  the field's word
+    ) -> list[StoredDocument]:
+        """Return up to `limit` documents with ids greater than `after`, by id; those that match a filter.
+
+        Raises RequestError on a bad filter. Cost: `limit` documents; with a filter, all matching ids.
+        """
+        if filter is None:
+            with self._shard.store.snapshot() as snapshot:
+                return [found.stored for found in map(snapshot.get, snapshot.ids(after, limit)) if found is not None]
+        with self._shard.reading() as reading:
+            ids = sorted(doc_id for doc_id in self._matching(reading.view, parse_filter(filter)) if doc_id > after)
+            found = map(reading.snapshot.get, ids[:limit])
+            return [document.stored for document in found if document is not None]
 
     def documents(self) -> Iterator[Document]:
         """Stream all documents, oldest write first, as of one moment."""
@@ -155,20 +197,28 @@ class Collection:
             for stored in snapshot.documents():
                 yield stored.document
 
-    def add(self, documents: Iterable[Document], progress: Progress = silent) -> AddReport:
+    def add(
+        self, documents: Iterable[Document], progress: Progress = silent, *, guard: Guard | None = None
+    ) -> AddReport:
         """Add or replace documents by id; what is unchanged costs nothing; batches are acknowledged as they go.
 
         When this returns, every document is durable and visible to the next search. Raises CorpusError on a document
-        that is not acceptable (earlier batches stay), StorageError when the disk refuses.
+        that is not acceptable (earlier batches stay), StorageError when the disk refuses, and what `guard` raises.
         """
         ingest = self._writer()
         report, done = AddReport(), 0
         for batch in batches(documents):
-            report += ingest.add(batch)
+            report += ingest.add(batch, guard)[0]
             done += len(batch)
             progress("add", done, None)
             self._maybe_compact()
         return report
+
+    def put(self, document: Document, *, guard: Guard | None = None) -> Written:
+        """Add or replace one document; as `add`, and says which version it has now."""
+        _, (written,) = self._writer().add([document], guard)
+        self._maybe_compact()
+        return written
 
     def load(self, documents: Iterable[Document], progress: Progress = silent, total: int | None = None) -> AddReport:
         """Store documents of a build that is not searchable yet; `compact` then encodes and indexes them.
@@ -185,37 +235,56 @@ class Collection:
             progress("read", done, total)
         return report
 
-    def patch(self, doc_id: str, changes: Mapping[str, Json]) -> Document:
+    def patch(self, doc_id: str, changes: Mapping[str, Json], *, guard: Guard | None = None) -> StoredDocument:
         """Merge `changes` into a document's metadata (None removes a key) and return it; nothing is encoded again.
 
-        Raises NotFoundError when there is no such document, CorpusError when the result is not acceptable.
+        Raises NotFoundError when there is no such document, CorpusError when the result is not acceptable, and what
+        `guard` raises.
         """
         from retrieval.sources.validate import check_document  # noqa: PLC0415  with the other readers
 
         self._writer()
         with self._shard.store.transaction() as writer:
             stored = writer.get(doc_id)
+            if guard is not None:
+                guard(doc_id, None if stored is None else stored.stored)
             if stored is None:
                 raise NotFoundError(f"no document {doc_id!r}: add it first")
             metadata = {key: value for key, value in stored.document.metadata.items() if key not in changes}
             metadata |= {key: value for key, value in changes.items() if value is not None}
             document = replace(stored.document, metadata=metadata)
             check_document(document)
+            version = stored.version
             if metadata_json(document.metadata) != metadata_json(stored.document.metadata):
+                version = writer.next_op
                 writer.set_metadata(doc_id, document.metadata)
         self._maybe_compact()
-        return document
+        return stored.stored._replace(document=document, version=version)
 
-    def delete(self, doc_ids: str | Iterable[str] = (), *, filter: Mapping[str, Json] | None = None) -> int:  # noqa: A002  the field's word
+    def delete(
+        self,
+        doc_ids: str | Iterable[str] = (),
+        *,
+        filter: Mapping[str, Json] | None = None,  # noqa: A002  the field's word
+        guard: Guard | None = None,
+    ) -> int:
         """Delete documents by id and those that match a filter; return how many there were.
 
-        Raises RequestError on a bad filter.
+        guard: sees each document named by id first. Raises RequestError on a bad filter, and what `guard` raises:
+        then nothing is deleted.
         """
         self._writer()
         chosen = [doc_ids] if isinstance(doc_ids, str) else list(doc_ids)
         condition = None if filter is None else parse_filter(filter)
-        matching = [] if condition is None else self._matching(condition)
+        matching: list[str] = []
+        if condition is not None:
+            with self._shard.reading() as reading:
+                matching = self._matching(reading.view, condition)
         with self._shard.store.transaction() as writer:
+            if guard is not None:
+                for doc_id in chosen:
+                    found = writer.get(doc_id)
+                    guard(doc_id, None if found is None else found.stored)
             count = sum(writer.delete(doc_id) for doc_id in dict.fromkeys(chosen))
             for doc_id in matching:
                 stored = writer.get(doc_id)  # another thread may have changed it since it was found
@@ -224,10 +293,9 @@ class Collection:
         self._maybe_compact()
         return count
 
-    def _matching(self, condition: Filter) -> list[str]:
-        with self._shard.reading() as reading:
-            rows = reading.view.allowed(condition).rows()
-            return reading.view.doc_ids(np.unique(reading.view.documents(rows)))
+    @staticmethod
+    def _matching(view: View, condition: Filter) -> list[str]:
+        return view.doc_ids(np.unique(view.documents(view.allowed(condition).rows())))
 
     def _writer(self) -> Ingest:
         if not self._writable:
@@ -252,15 +320,33 @@ class Collection:
         asked = query if isinstance(query, Query) else Query("q", query)
         return self.search_many([SearchRequest(asked, **options)], mode=mode)[0]
 
-    def search_many(self, requests: Sequence[SearchRequest], *, mode: str | None = None) -> list[Ranking]:
-        """Answer a batch of requests from one consistent state; each keeps its own filter, k and options."""
-        pipeline = Pipeline(self.config, self.pipeline, resolve_mode(self.pipeline, self.config, mode))
+    def search_many(
+        self, requests: Sequence[SearchRequest], *, mode: str | None = None, config: PipelineConfig | None = None
+    ) -> list[Ranking]:
+        """Answer a batch of requests from one consistent state; each keeps its own filter, k and options.
+
+        config: another pipeline than the collection's, checked by `check_pipeline`.
+        Raises RequestError when one of them cannot be answered as asked.
+        """
+        rankings = []
+        for answer in self.answers(requests, mode=mode, config=config):
+            if isinstance(answer, RequestError):
+                raise answer
+            rankings.append(answer)
+        return rankings
+
+    def answers(
+        self, requests: Sequence[SearchRequest], *, mode: str | None = None, config: PipelineConfig | None = None
+    ) -> list[Ranking | RequestError]:
+        """Answer as `search_many`, with the error of a bad request in its place, which keeps nobody else waiting."""
+        config = config or self.pipeline
+        pipeline = Pipeline(self.config, config, resolve_mode(config, self.config, mode))
         if not requests:
             return []
         timings_s = self._load_encoders(pipeline, requests)
         with self._shard.reading() as reading:
             context = Context(reading.view, self._encode_queries, timings_s)
-            return pipeline.retrieve(context, reading.snapshot, requests)
+            return pipeline.answers(context, reading.snapshot, requests)
 
     def _load_encoders(self, pipeline: Pipeline, requests: Sequence[SearchRequest]) -> dict[str, float]:
         """Load the models a batch needs, before a snapshot is held; return the seconds that took, if any did."""

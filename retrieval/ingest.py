@@ -1,8 +1,9 @@
 """From documents to acknowledged writes: validate, cut, encode what is new, commit."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from retrieval.field_vectors import check_client_vectors
 from retrieval.shard import Shard
 from retrieval.sources.validate import check_document
 from retrieval.store import Prepared, Span, StoreWriter, metadata_json, passage_key, passage_text
-from retrieval.types import Document, Passage
+from retrieval.types import Document, Guard, Passage
 
 BATCH_DOCUMENTS = 1_000
 BATCH_CHARACTERS = 8 << 20
@@ -36,6 +37,13 @@ class AddReport:
         """Sum of two reports."""
         names = self.__dataclass_fields__
         return AddReport(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+class Written(NamedTuple):
+    """What a write did to one document, and the version it has now."""
+
+    result: Literal["added", "updated", "patched", "unchanged"]
+    version: int
 
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -81,11 +89,12 @@ class Ingest:
         """Store a batch of a bulk build: no vectors, no log; the compaction that ends the build does the rest."""
         prepared = [self.prepare(document) for document in batch]
         with self._shard.store.transaction() as writer:
-            return _write(writer, prepared, log=False)
+            return _report(_write(writer, prepared, log=False))
 
-    def add(self, batch: Sequence[Document]) -> AddReport:
+    def add(self, batch: Sequence[Document], guard: Guard | None = None) -> tuple[AddReport, list[Written]]:
         """Encode what is new in a batch and commit it all as one acknowledged transaction.
 
+        guard: sees what each document replaces; where it raises, nothing of the batch is written.
         Raises CorpusError before anything is written when a document is not acceptable.
         """
         prepared = [self.prepare(document) for document in batch]
@@ -99,9 +108,14 @@ class Ingest:
                 # A compaction may have dropped a vector that was unused until now: then encode it after all.
                 if any(self._shard.vectors.unknown(writer, name, list(texts)) for name in encoded):
                     continue
-                report = _write(writer, prepared, log=True)
+                if guard is not None:
+                    for item in prepared:
+                        old = writer.get(item.document.id)
+                        guard(item.document.id, None if old is None else old.stored)
+                written = _write(writer, prepared, log=True)
             count = sum(len(new.keys) for new in encoded.values())
-            return replace(report, encoded=count, truncated=sum(new.truncated for new in encoded.values()))
+            truncated = sum(new.truncated for new in encoded.values())
+            return replace(_report(written), encoded=count, truncated=truncated), written
 
     def _encode(self, name: str, texts: Mapping[bytes, str]) -> "_Encoded":
         vectors = self._shard.vectors
@@ -119,18 +133,24 @@ class _Encoded(NamedTuple):
     truncated: int
 
 
-def _write(writer: StoreWriter, prepared: Sequence[Prepared], *, log: bool) -> AddReport:
-    counts = dict.fromkeys(("added", "updated", "patched", "unchanged"), 0)
+def _write(writer: StoreWriter, prepared: Sequence[Prepared], *, log: bool) -> list[Written]:
+    written = []
     known = writer.sums([item.document.id for item in prepared])
     for item in prepared:
         old = known.get(item.document.id)
+        version = writer.next_op if log else 0
         if old is None or not old.same_content(item):
-            counts[writer.upsert(item, log=log)] += 1
+            written.append(Written(writer.upsert(item, log=log), version))
         elif not old.same_metadata(item):
             writer.set_metadata(item.document.id, item.document.metadata, log=log)
-            counts["patched"] += 1
+            written.append(Written("patched", version))
         else:
-            counts["unchanged"] += 1
+            written.append(Written("unchanged", old.version))
+    return written
+
+
+def _report(written: Sequence[Written]) -> AddReport:
+    counts: Counter[str] = Counter(item.result for item in written)
     return AddReport(**counts)
 
 

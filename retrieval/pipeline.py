@@ -44,6 +44,7 @@ class Pipeline:
         self._stages: list[Stage] = [
             DenseStage(name, dense[name].metric) if name in dense else LexicalStage(name) for name in names
         ]
+        self._external = {name for name, field in dense.items() if field.encoder.kind == "external"}
         self._similarity = next((DenseStage(name, field.metric) for name, field in dense.items()), None)
 
     @property
@@ -51,24 +52,25 @@ class Pipeline:
         """Names of the dense fields this mode searches."""
         return [stage.name for stage in self._stages if isinstance(stage, DenseStage)]
 
-    def retrieve(self, context: Context, snapshot: StoreSnapshot, requests: Sequence[SearchRequest]) -> list[Ranking]:
-        """Answer each request, in order. Raises RequestError when one cannot be answered as asked."""
-        asks = self._asks(context, snapshot, requests)
-        ranked = self._ranked(context, asks, requests)
-        return [
+    def answers(
+        self, context: Context, snapshot: StoreSnapshot, requests: Sequence[SearchRequest]
+    ) -> list[Ranking | RequestError]:
+        """Answer each request, in order; one that cannot be answered as asked gets its error and delays no other."""
+        asks = [self._try_ask(context, snapshot, request) for request in requests]
+        good = [(request, ask) for request, ask in zip(requests, asks, strict=True) if isinstance(ask, Ask)]
+        ranked = self._ranked(context, [ask for _, ask in good], [request for request, _ in good])
+        rankings = (
             self._ranking(context, snapshot, request, ask, result)
-            for request, ask, result in zip(requests, asks, ranked, strict=True)
-        ]
+            for (request, ask), result in zip(good, ranked, strict=True)
+        )
+        return [next(rankings) if isinstance(ask, Ask) else ask for ask in asks]
 
     def pools(self, context: Context, snapshot: StoreSnapshot, requests: Sequence[SearchRequest]) -> list[Pool]:
-        """Return the unranked candidates of each request at its own depth: what tuning looks at."""
-        return self._pools(context, self._asks(context, snapshot, requests))
+        """Return the unranked candidates of each request at its own depth: what tuning looks at.
 
-    def _asks(self, context: Context, snapshot: StoreSnapshot, requests: Sequence[SearchRequest]) -> list[Ask]:
-        for request in requests:
-            check_request(request)
-            self._check_vectors(context.view, request)
-        return [self._ask(context, snapshot, request) for request in requests]
+        Raises RequestError when a request cannot be answered as asked.
+        """
+        return self._pools(context, [self._ask(context, snapshot, request) for request in requests])
 
     def _check_vectors(self, view: View, request: SearchRequest) -> None:
         """Raise RequestError unless the query has what every dense stage needs."""
@@ -83,12 +85,30 @@ class Pipeline:
                     f"query {query.id!r} brings a vector of shape {np.shape(vector)} for field {name!r}, expected "
                     f"{index.dim} finite numbers"
                 )
-        if request.like is None and not query.text.strip():
-            for stage in self._stages:
-                if isinstance(stage, DenseStage) and stage.name not in query.vectors:
-                    raise RequestError(f"query {query.id!r} has no text, and no vector for field {stage.name!r}")
+        if request.like is not None:
+            return
+        for name in self.dense_names:
+            if name in query.vectors:
+                continue
+            if name in self._external:
+                raise RequestError(
+                    f"query {query.id!r} brings no vector for field {name!r}, whose vectors clients bring: give one, or "
+                    "choose a mode without this field"
+                )
+            if not query.text.strip():
+                raise RequestError(f"query {query.id!r} has no text, and no vector for field {name!r}")
+
+    def _try_ask(self, context: Context, snapshot: StoreSnapshot, request: SearchRequest) -> Ask | RequestError:
+        try:
+            return self._ask(context, snapshot, request)
+        except RequestError as error:
+            return error
 
     def _ask(self, context: Context, snapshot: StoreSnapshot, request: SearchRequest) -> Ask:
+        check_request(request)
+        self._check_vectors(context.view, request)
+        if request.diversity and self._similarity is None:
+            raise RequestError("diversity needs a dense field to compare passages with; this collection has none")
         view = context.view
         with context.timed("filter"):
             allowed = view.allowed(None if request.filter is None else parse_filter(request.filter))
@@ -167,8 +187,7 @@ class Pipeline:
     def _diverse(
         self, context: Context, request: SearchRequest, pool: Pool, order: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
-        if self._similarity is None:
-            raise RequestError("diversity needs a dense field to compare passages with; this collection has none")
+        assert self._similarity is not None, "_ask checked"
         with context.timed("diversity"):
             vectors = prepare(self._similarity.vectors(context, pool.rows[order]), "cosine")
             chosen = select_diverse(pool.fused[order], vectors, request.offset + request.k, request.diversity or 0.0)

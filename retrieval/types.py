@@ -1,6 +1,6 @@
 """What users give, what the pipeline passes around, and what users get back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -30,6 +30,21 @@ class Document:
     title: str = ""
     metadata: Metadata = field(default_factory=dict)
     vectors: Mapping[str, Vector] = field(default_factory=dict)
+
+
+class StoredDocument(NamedTuple):
+    """A document as it is stored. version: the number of the write that made it so, 0 when a bulk build did.
+
+    spans: characters [start, end) of the text in each of its passages, by ordinal.
+    """
+
+    document: Document
+    version: int
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+Guard: TypeAlias = Callable[[str, StoredDocument | None], None]
+"""Sees what is stored under an id before a write changes it, inside the write's transaction; raises to refuse it."""
 
 
 @dataclass(frozen=True, slots=True)

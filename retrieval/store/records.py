@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.types import Document, Metadata, Passage
+from retrieval.types import Document, Metadata, Passage, StoredDocument
 
 KEY_BYTES = 16
 
@@ -45,11 +45,12 @@ class Operation:
 
 
 class Sums(NamedTuple):
-    """Checksums and spans of a stored document: enough to tell whether a new version differs."""
+    """Checksums, spans and version of a stored document: enough to tell whether a new one differs."""
 
     content: bytes
     metadata: bytes
     spans: tuple[tuple[int, int], ...]
+    version: int
 
     def same_content(self, item: Prepared) -> bool:
         """Whether text, title, client vectors and passages are those of `item`."""
@@ -67,6 +68,11 @@ class DocumentRows(NamedTuple):
     first_row: int
     version: int
     spans: tuple[Span, ...]
+
+    @property
+    def stored(self) -> StoredDocument:
+        """The document without its rows."""
+        return StoredDocument(self.document, self.version, tuple((span.start, span.stop) for span in self.spans))
 
     def passages(self) -> Iterator[tuple[int, Passage, bytes]]:
         """Yield (row, passage, text key) of each passage."""

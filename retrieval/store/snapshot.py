@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from index.errors import IndexFormatError
+from index.errors import IndexFormatError, RequestError
 from retrieval.store.errors import sqlite_errors
 from retrieval.store.records import (
     KEY_BYTES,
@@ -122,6 +122,17 @@ class StoreSnapshot:
         )
         return self._checked(rows[0], spans)
 
+    def ids(self, after: str, limit: int) -> list[str]:
+        """Return up to `limit` document ids greater than `after`, ascending by code point."""
+        if not can_be_id(after):
+            raise RequestError(f"{after!r} cannot be a document's id: give the last id of the page before")
+        return [
+            doc_id
+            for (doc_id,) in self._rows(
+                "SELECT doc_id FROM documents WHERE doc_id > ? ORDER BY doc_id LIMIT ?", (after, limit)
+            )
+        ]
+
     def _checked_range(self, row: Any) -> tuple[int, int]:
         """Return (first row, number of rows) of a document, checked before anything is fetched by them."""
         _, doc_id, _, _, _, version, first_row, count, _, _, row_sum = row
@@ -156,17 +167,17 @@ class StoreSnapshot:
         )
 
     def sums(self, doc_ids: Sequence[str]) -> dict[str, Sums]:
-        """Return content sum, metadata sum and spans of those documents that exist."""
+        """Return sums, spans and version of those documents that exist."""
         found = {}
-        for doc_id, content, metadata, first, count in self._rows(
-            "SELECT doc_id, content_sum, metadata_sum, first_row, passages FROM documents"
+        for doc_id, content, metadata, version, first, count in self._rows(
+            "SELECT doc_id, content_sum, metadata_sum, version, first_row, passages FROM documents"
             " WHERE doc_id IN (SELECT value FROM json_each(?))",
             (json.dumps(doc_ids),),
         ):
             spans = self._rows(
                 "SELECT start, stop FROM passages WHERE row >= ? AND row < ? ORDER BY row", (first, first + count)
             )
-            found[doc_id] = Sums(content, metadata, tuple(spans))
+            found[doc_id] = Sums(content, metadata, tuple(spans), version)
         return found
 
     def passages(self, rows: Sequence[int]) -> dict[int, tuple[Passage, Metadata]]:

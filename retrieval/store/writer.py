@@ -19,6 +19,11 @@ class StoreWriter(StoreSnapshot):
         self._next_row = int(self.meta("next_row") or 0)
         self._next_op = int(self.meta("next_op") or 1)
 
+    @property
+    def next_op(self) -> int:
+        """The number of the operation that the next logged write makes: the version of its document."""
+        return self._next_op
+
     def save_counters(self) -> None:
         """Store the row and operation counters; called once, before the commit."""
         self._set_meta("next_row", self._next_row)

@@ -1,0 +1,152 @@
+"""Documents of a collection, as one principal may see and change them."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from api.keys import Principal
+from index.errors import ConflictError, NotFoundError, PreconditionError, RequestError
+from retrieval.collection import Collection
+from retrieval.ingest import AddReport, Written
+from retrieval.types import Document, Guard, Json, StoredDocument
+
+if TYPE_CHECKING:
+    from api.service import Service
+
+Expected: TypeAlias = int | Literal["absent", "any"]
+"""What a write depends on: the version that is stored, that nothing is, or nothing in particular."""
+
+
+class Documents:
+    """Reads and writes of documents. A principal with a filter sees only what matches it, and can store nothing else.
+
+    Every call raises NotFoundError on an unknown collection and ForbiddenError without the scope.
+    """
+
+    def __init__(self, service: "Service") -> None:
+        self._service = service
+
+    async def get(self, principal: Principal, name: str, doc_ids: Sequence[str]) -> list[StoredDocument | None]:
+        """Return documents by id, in order; None where there is none that this principal may see."""
+        self._check_count("ids", len(doc_ids), self._service.limits.ids)
+        found = await self._service.reading(principal, name, lambda collection: collection.stored(doc_ids))
+        return [None if each is None or not principal.owns(each.document) else each for each in found]
+
+    async def get_one(self, principal: Principal, name: str, doc_id: str) -> StoredDocument:
+        """Return one document. Raises NotFoundError."""
+        (found,) = await self.get(principal, name, [doc_id])
+        if found is None:
+            raise _absent(doc_id)
+        return found
+
+    async def page(
+        self, principal: Principal, name: str, after: str, limit: int, condition: Mapping[str, Json] | None
+    ) -> list[StoredDocument]:
+        """Return up to `limit` documents with ids greater than `after`, by id."""
+        self._check_count("limit", limit, self._service.limits.k)
+        own = principal.restricted(condition)
+        return await self._service.reading(principal, name, lambda collection: collection.page(after, limit, own))
+
+    async def put(self, principal: Principal, name: str, document: Document, expected: Expected = "any") -> Written:
+        """Add or replace one document. Raises PreconditionError where what is stored is not `expected`."""
+        principal.check_write(document.metadata, document.id)
+        guard = _guard(principal, expected)
+        return await self._service.writing(principal, name, lambda collection: collection.put(document, guard=guard))
+
+    async def add(self, principal: Principal, name: str, documents: Sequence[Document]) -> AddReport:
+        """Add or replace documents, all or none. Raises CorpusError on one that is not acceptable."""
+        self._check_count("documents", len(documents), self._service.limits.documents)
+        twice = [doc_id for doc_id, count in Counter(document.id for document in documents).items() if count > 1]
+        if twice:
+            raise RequestError(f"id {twice[0][:200]!r} is given twice: send each document once")
+        return await self.add_stream(principal, name, documents)
+
+    async def add_stream(self, principal: Principal, name: str, documents: Sequence[Document]) -> AddReport:
+        """Add or replace a batch of a longer stream; of several with one id the last stays."""
+        for document in documents:
+            principal.check_write(document.metadata, document.id)
+        guard = None if principal.filter is None else _guard(principal, "any")
+        return await self._service.writing(principal, name, lambda collection: collection.add(documents, guard=guard))
+
+    async def patch(
+        self, principal: Principal, name: str, doc_id: str, changes: Mapping[str, Json], expected: Expected = "any"
+    ) -> StoredDocument:
+        """Merge into a document's metadata, None removes a key; return the document. Raises NotFoundError."""
+
+        def guard(doc_id: str, stored: StoredDocument | None) -> None:
+            if stored is None or not principal.owns(stored.document):
+                raise _absent(doc_id)
+            _check_expected(doc_id, stored, expected)
+            merged = {**stored.document.metadata, **changes}
+            principal.check_write({key: value for key, value in merged.items() if value is not None}, doc_id)
+
+        return await self._service.writing(
+            principal, name, lambda collection: collection.patch(doc_id, changes, guard=guard)
+        )
+
+    async def delete_one(self, principal: Principal, name: str, doc_id: str, expected: Expected = "any") -> None:
+        """Delete a document. Raises NotFoundError, PreconditionError."""
+
+        def guard(doc_id: str, stored: StoredDocument | None) -> None:
+            if stored is None or not principal.owns(stored.document):
+                raise _absent(doc_id)
+            _check_expected(doc_id, stored, expected)
+
+        await self._service.writing(principal, name, lambda collection: collection.delete(doc_id, guard=guard))
+
+    async def delete(
+        self, principal: Principal, name: str, doc_ids: Sequence[str], condition: Mapping[str, Json] | None
+    ) -> int:
+        """Delete documents by id and those that match a filter; return how many of this principal's there were."""
+        self._check_count("ids", len(doc_ids), self._service.limits.ids)
+        restricted = None if condition is None else principal.restricted(condition)
+
+        def work(collection: Collection) -> int:
+            own = doc_ids
+            if principal.filter is not None:
+                found = collection.stored(doc_ids)
+                own = [each.document.id for each in found if each is not None and principal.owns(each.document)]
+            return collection.delete(own, filter=restricted, guard=_owned(principal))
+
+        return await self._service.writing(principal, name, work)
+
+    def _check_count(self, what: str, count: int, most: int) -> None:
+        if count > most:
+            raise RequestError(f"{count:,} {what}, this server takes {most:,} in one request")
+
+
+def _absent(doc_id: str) -> NotFoundError:
+    return NotFoundError(f"no document {doc_id[:200]!r}")
+
+
+def _check_expected(doc_id: str, stored: StoredDocument | None, expected: Expected) -> None:
+    if expected == "any" or (stored is None and expected == "absent"):
+        return
+    if stored is None:
+        raise PreconditionError(f"document {doc_id[:200]!r} does not exist, version {expected} was expected")
+    if stored.version != expected:
+        wanted = "no document" if expected == "absent" else f"version {expected}"
+        raise PreconditionError(f"document {doc_id[:200]!r} has version {stored.version}, {wanted} was expected")
+
+
+def _guard(principal: Principal, expected: Expected) -> Guard:
+    """Return what looks at what a write replaces: it must be this principal's, and what the write expects."""
+
+    def guard(doc_id: str, stored: StoredDocument | None) -> None:
+        if stored is not None and not principal.owns(stored.document):
+            raise ConflictError(f"id {doc_id[:200]!r} is taken by a document that this key may not change")
+        _check_expected(doc_id, stored, expected)
+
+    return guard
+
+
+def _owned(principal: Principal) -> Guard | None:
+    """Return what looks once more, inside the transaction, that what is deleted by id is this principal's."""
+    if principal.filter is None:
+        return None
+
+    def guard(doc_id: str, stored: StoredDocument | None) -> None:
+        if stored is not None and not principal.owns(stored.document):
+            raise ConflictError(f"document {doc_id[:200]!r} was replaced meanwhile: try again")
+
+    return guard

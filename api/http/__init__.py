@@ -1,0 +1,1 @@
+"""The service over HTTP: a FastAPI application around api.service."""

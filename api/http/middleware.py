@@ -1,0 +1,209 @@
+"""What surrounds every request, outermost first: identity and last handler, access, size and pace of its body."""
+
+import asyncio
+import ipaddress
+import logging
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.http import problems
+from api.http.metrics import Metrics
+from api.keys import LOCAL, Keys, Principal
+from api.server_config import Limits
+
+log = logging.getLogger("api.requests")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_PUBLIC: Final = re.compile(r"/|/web/[^/]+|/health/(live|ready)|/openapi\.json|/health")
+_STREAMED: Final = re.compile(r"/v1/collections/[^/]+/bulk")
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_QUIET = ("/health", "/metrics")
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+
+
+def is_public(path: str) -> bool:
+    """Return whether a path is answered without a key: the page, health, the description of the API."""
+    return _PUBLIC.fullmatch(path) is not None
+
+
+class Requests:
+    """Gives every request an id and a place in metrics and log, and answers what nothing else caught."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, slow_ms: float) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._slow_s = slow_ms / 1000
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope["grapnel.request_id"] = request_id
+        start = time.perf_counter()
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message["headers"], (b"x-request-id", request_id.encode())]
+                present = {name for name, _ in headers}
+                headers += [(name, value) for name, value in _HEADERS if name not in present]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            # The one broad handler: a defect is logged with its traceback, and answered without it.
+            log.exception("internal error", extra={"request_id": request_id})
+            if not status:
+                await problems.problem(problems.INTERNAL, "", request_id)(scope, receive, sending)
+        finally:
+            self._record(scope, status or 499, time.perf_counter() - start)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = scope.get("route")
+        path = getattr(route, "path", "(none)")
+        method = scope["method"] if route is not None else "(none)"
+        self._metrics.request(method, path, status, seconds)
+        slow = seconds > self._slow_s
+        if (slow or status >= 500 or method not in _SAFE) and not path.startswith(_QUIET):
+            changes = not scope["path"].endswith(("/search", "/context", "/get", "/list"))
+            if slow or status >= 500 or changes:
+                level = logging.WARNING if slow or status >= 500 else logging.INFO
+                principal: Principal | None = scope.get("grapnel.principal")
+                about: dict[str, Any] = {
+                    "request_id": scope["grapnel.request_id"],
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "ms": round(1000 * seconds, 1),
+                    "key": principal.name if principal else None,
+                }
+                log.log(level, "slow request" if slow else "request", extra=about)
+
+
+class Access:
+    """Lets in whom the server knows: host names it answers to, no foreign web pages, a valid key where keys exist."""
+
+    def __init__(self, app: ASGIApp, keys: Keys, trusted_hosts: Sequence[str]) -> None:
+        self._app = app
+        self._keys = keys
+        self._hosts = trusted_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(scope, Headers(scope=scope))
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        request_id = scope["grapnel.request_id"]
+        host = _without_port(headers.get("host", ""))
+        if not any(_covers(pattern, host) for pattern in self._hosts):
+            return problems.problem(problems.FORBIDDEN, "this server does not answer to this host name", request_id)
+        origin = headers.get("origin")
+        if (origin and origin != "null" and _without_port(origin.partition("://")[2]) != host) or origin == "null":
+            return problems.problem(problems.FORBIDDEN, "requests of other web pages are not answered", request_id)
+        if is_public(scope["path"]):
+            return None
+        principal = self._principal(headers)
+        if principal is None:
+            detail = "send a key of this server as `Authorization: Bearer KEY`"
+            return problems.problem(
+                problems.UNAUTHENTICATED, detail, request_id, {"WWW-Authenticate": 'Bearer realm="grapnel"'}
+            )
+        scope["grapnel.principal"] = principal
+        return None
+
+    def _principal(self, headers: Headers) -> Principal | None:
+        if not len(self._keys):
+            return LOCAL
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
+        presented = secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        return self._keys.find(presented)
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).lower()
+
+
+def _covers(pattern: str, host: str) -> bool:
+    if pattern == "*":
+        return True
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:].lower())
+    return host == pattern.lower() or _same_address(pattern, host)
+
+
+def _same_address(pattern: str, host: str) -> bool:
+    try:
+        return ipaddress.ip_address(pattern.strip("[]")) == ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+
+
+class Bodies:
+    """Bounds the size of bodies (bulk streams are bounded by the line), and how long one may pause."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        most = None if _STREAMED.fullmatch(scope["path"]) else self._limits.body_bytes
+        declared = Headers(scope=scope).get("content-length", "")
+        if most is not None and declared.isdecimal() and int(declared[:20]) > most:
+            refusal = problems.problem(
+                problems.TOO_LARGE, _too_large(most), scope["grapnel.request_id"], {"Connection": "close"}
+            )
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, self._reader(receive, most), send)
+
+    def _reader(self, receive: Receive, most: int | None) -> Receive:
+        size_bytes, complete = 0, False
+
+        async def reading() -> Message:
+            nonlocal size_bytes, complete
+            if complete:
+                return await receive()  # waits for the client to leave
+            try:
+                async with asyncio.timeout(self._limits.body_idle_s):
+                    message = await receive()
+            except TimeoutError as error:
+                detail = f"no byte of the body came for {self._limits.body_idle_s:g} s"
+                raise HTTPException(408, detail, {"Connection": "close"}) from error
+            size_bytes += len(message.get("body", b""))
+            if most is not None and size_bytes > most:
+                raise HTTPException(413, _too_large(most), {"Connection": "close"})
+            complete = not message.get("more_body", False)
+            return message
+
+        return reading
+
+
+def _too_large(most: int) -> str:
+    return f"a body may have {most:,} bytes: send less at once, or use the bulk stream"

@@ -1,0 +1,180 @@
+"""Errors as RFC 9457 problems: one shape everywhere, and no exception's text unless it was written for clients."""
+
+import errno
+import logging
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from api.http.answers import JsonResponse
+from index.errors import (
+    ConfigError,
+    ConflictError,
+    CorpusError,
+    DeadlineError,
+    ForbiddenError,
+    GrapnelError,
+    IndexFormatError,
+    LockedError,
+    MissingDependencyError,
+    NotFoundError,
+    OverloadedError,
+    PreconditionError,
+    RequestError,
+    RerankerError,
+    ShapeError,
+    StorageError,
+    UnavailableError,
+)
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+_READ_ONLY_CAUSES = (errno.EROFS, errno.EACCES, errno.EPERM)
+_DETAIL_CHARACTERS = 2_000
+_ERRORS = 20
+
+
+class Kind(NamedTuple):
+    """One type of problem. private: its message may name files of the server, so clients get `title` alone."""
+
+    status: int
+    type: str
+    title: str
+    private: bool = False
+
+
+BAD_REQUEST = Kind(400, "bad-request", "The request cannot be read")
+UNAUTHENTICATED = Kind(401, "unauthenticated", "A valid API key is needed")
+FORBIDDEN = Kind(403, "forbidden", "This key may not do that")
+NOT_FOUND = Kind(404, "not-found", "There is no such thing")
+METHOD = Kind(405, "method-not-allowed", "This address does not take this method")
+TIMEOUT = Kind(408, "timeout", "The request's body did not arrive in time")
+CONFLICT = Kind(409, "conflict", "What is there already forbids this")
+PRECONDITION = Kind(412, "precondition-failed", "What is stored is not what the request expects")
+TOO_LARGE = Kind(413, "too-large", "The request is too large")
+MEDIA = Kind(415, "unsupported-media-type", "The body is of a type that is not taken here")
+INVALID = Kind(422, "invalid", "The request cannot be answered as asked")
+OVERLOADED = Kind(429, "overloaded", "More is waiting than can be answered in time")
+INTERNAL = Kind(500, "internal", "The server failed; its log has the details under this request id", private=True)
+NOT_INSTALLED = Kind(501, "not-installed", "This server lacks an optional part that this needs", private=True)
+RERANKER = Kind(502, "reranker", "The reranker failed", private=True)
+UNAVAILABLE = Kind(503, "unavailable", "The server is starting or stopping: try again")
+READ_ONLY = Kind(503, "read-only", "Nothing can be written here at the moment; searches go on", private=True)
+DAMAGED = Kind(503, "damaged", "Stored data is damaged; the server's log says what to do", private=True)
+DEADLINE = Kind(504, "deadline", "The time the request gave was over before it was answered")
+STORAGE = Kind(507, "storage", "The disk refused: nothing was written; searches go on", private=True)
+
+_KINDS: Final[Sequence[tuple[type[GrapnelError], Kind]]] = (
+    # The first that an error is an instance of.
+    (NotFoundError, NOT_FOUND),
+    (PreconditionError, PRECONDITION),
+    (ConflictError, CONFLICT),
+    (ForbiddenError, FORBIDDEN),
+    (RequestError, INVALID),
+    (CorpusError, INVALID),
+    (ConfigError, INVALID),
+    (ShapeError, INVALID),
+    (OverloadedError, OVERLOADED),
+    (UnavailableError, UNAVAILABLE),
+    (DeadlineError, DEADLINE),
+    (LockedError, READ_ONLY),
+    (StorageError, STORAGE),
+    (IndexFormatError, DAMAGED),
+    (MissingDependencyError, NOT_INSTALLED),
+    (RerankerError, RERANKER),
+)
+_BY_STATUS: Final = {kind.status: kind for kind in (BAD_REQUEST, NOT_FOUND, METHOD, TIMEOUT, TOO_LARGE, MEDIA)}
+
+
+def kind_of(error: GrapnelError) -> Kind:
+    """Return the type of problem that an error is."""
+    if isinstance(error, StorageError) and _is_read_only(error.__cause__):
+        return READ_ONLY
+    return next((kind for cls, kind in _KINDS if isinstance(error, cls)), INTERNAL)
+
+
+def _is_read_only(cause: BaseException | None) -> bool:
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
+    return getattr(cause, "errno", None) in _READ_ONLY_CAUSES
+
+
+def problem_value(kind: Kind, detail: str, request_id: str, **more: Any) -> dict[str, Any]:
+    """Return a problem as JSON values. more: members of this problem alone."""
+    value = {"type": f"grapnel:{kind.type}", "title": kind.title, "status": kind.status}
+    if detail and not kind.private:
+        value["detail"] = detail[:_DETAIL_CHARACTERS]
+    return value | {"request_id": request_id} | more
+
+
+def value_of(error: GrapnelError, request_id: str) -> dict[str, Any]:
+    """Return the problem that an error is, as JSON values; what clients may not read goes to the log."""
+    kind = kind_of(error)
+    if kind.private:
+        log.error("%s: %s", type(error).__name__, error, extra={"request_id": request_id})
+    more = {"retry_after_s": error.retry_after_s} if isinstance(error, OverloadedError) else {}
+    return problem_value(kind, str(error), request_id, **more)
+
+
+def problem(
+    kind: Kind, detail: str, request_id: str, headers: Mapping[str, str] | None = None, **more: Any
+) -> Response:
+    """Return a problem as a response."""
+    return JsonResponse(problem_value(kind, detail, request_id, **more), kind.status, headers, MEDIA_TYPE)
+
+
+def request_id_of(request: Request) -> str:
+    """Return the id that the outermost middleware gave a request."""
+    return str(request.scope.get("grapnel.request_id", ""))
+
+
+def problem_of(error: GrapnelError, request_id: str) -> Response:
+    """Return the response to an error."""
+    value = value_of(error, request_id)
+    headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, OverloadedError) else None
+    return JsonResponse(value, int(value["status"]), headers, MEDIA_TYPE)
+
+
+async def _grapnel_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GrapnelError)
+    return problem_of(error, request_id_of(request))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = _BY_STATUS.get(error.status_code, BAD_REQUEST._replace(status=error.status_code))
+    ours = error.status_code in {408, 413}
+    return problem(kind, str(error.detail) if ours else "", request_id_of(request), error.headers)
+
+
+async def _defect(request: Request, _: Exception) -> Response:
+    return problem(INTERNAL, "", request_id_of(request))  # the middleware that sees it next writes the log
+
+
+def _message(flaw: Mapping[str, Any]) -> str:
+    context = flaw.get("ctx") or {}
+    return f"not JSON: {context.get('error', '')}" if flaw["type"] == "json_invalid" else str(flaw["msg"])
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    flaws = error.errors()[:_ERRORS]
+    errors = [{"place": ".".join(str(part) for part in flaw["loc"]), "message": _message(flaw)} for flaw in flaws]
+    kind = BAD_REQUEST if any(flaw["type"] == "json_invalid" for flaw in flaws) else INVALID
+    detail = "; ".join(f"{each['place']}: {each['message']}" for each in errors[:3])
+    return problem(kind, detail, request_id_of(request), errors=errors)
+
+
+def install(app: FastAPI) -> None:
+    """Let an application answer every error as a problem."""
+    app.add_exception_handler(GrapnelError, _grapnel_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Exception, _defect)

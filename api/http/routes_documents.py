@@ -1,0 +1,206 @@
+"""Documents: one, several, a page, a stream."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.responses import Response
+
+from api.documents import Expected
+from api.http.answers import JsonResponse, StrictRoute
+from api.http.bulk import Bulk
+from api.http.deps import COMMON, Collection, Reader, Writer, problems, service_of
+from api.http.schemas import (
+    AddOut,
+    BulkOut,
+    DeletedOut,
+    DeleteIn,
+    DocumentContent,
+    DocumentIn,
+    DocumentOut,
+    DocumentsIn,
+    DocumentsOut,
+    Ids,
+    ListIn,
+    PageOut,
+    PatchIn,
+    WrittenOut,
+)
+from api.http.vectors import client_vectors
+from index.errors import RequestError
+from retrieval.types import Document, StoredDocument
+
+router = APIRouter(route_class=StrictRoute, tags=["documents"])
+
+Id = Annotated[str, Path(min_length=1, max_length=512, examples=["json.dumps"])]
+IfMatch = Annotated[str | None, Header(description='Only where this version is stored, as `"7"`.')]
+IfNoneMatch = Annotated[str | None, Header(description="`*`: only where nothing is stored.")]
+
+_WRITES = problems(409, 412, 507)
+_ETAG = re.compile(r'"?(\d{1,18})"?')
+
+
+@router.get("/v1/collections/{collection}/documents", response_model=PageOut, responses=COMMON)
+async def list_documents(
+    request: Request,
+    collection: Collection,
+    principal: Reader,
+    limit: Annotated[int, Query(ge=1)] = 50,
+    after: str = "",
+) -> Response:
+    """Return a page of documents, by id."""
+    found = await service_of(request).documents.page(principal, collection, after, limit, None)
+    return JsonResponse(_page(found, limit, ("text", "vectors")))
+
+
+@router.post("/v1/collections/{collection}/documents/list", response_model=PageOut, responses=COMMON)
+async def filter_documents(request: Request, collection: Collection, body: ListIn, principal: Reader) -> Response:
+    """Return a page of the documents that match a filter, by id."""
+    found = await service_of(request).documents.page(principal, collection, body.after, body.limit, body.filter)
+    return JsonResponse(_page(found, body.limit, tuple(body.include)))
+
+
+def _page(found: list[StoredDocument], limit: int, include: tuple[Literal["text", "vectors"], ...]) -> dict[str, Any]:
+    last = found[-1].document.id if len(found) == limit else None
+    return {"documents": [document_value(each, include) for each in found], "next": last}
+
+
+@router.post("/v1/collections/{collection}/documents/get", response_model=DocumentsOut, responses=COMMON)
+async def get_documents(request: Request, collection: Collection, body: Ids, principal: Reader) -> Response:
+    """Return documents by id."""
+    found = await service_of(request).documents.get(principal, collection, body.ids)
+    return JsonResponse({"documents": [None if each is None else document_value(each) for each in found]})
+
+
+@router.post("/v1/collections/{collection}/documents/delete", response_model=DeletedOut, responses=_WRITES)
+async def delete_documents(request: Request, collection: Collection, body: DeleteIn, principal: Writer) -> Response:
+    """Delete documents by id and those that match a filter."""
+    if not body.ids and body.filter is None:
+        raise RequestError("nothing to delete: give ids or a filter")
+    count = await service_of(request).documents.delete(principal, collection, body.ids, body.filter)
+    return JsonResponse({"deleted": count})
+
+
+@router.post("/v1/collections/{collection}/documents", response_model=AddOut, responses=_WRITES)
+async def add_documents(request: Request, collection: Collection, body: DocumentsIn, principal: Writer) -> Response:
+    """Add or replace documents, all or none; when this answers, they are durable and visible."""
+    documents = [document_of(each.id, each) for each in body.documents]
+    report = await service_of(request).documents.add(principal, collection, documents)
+    return JsonResponse(report)
+
+
+@router.post(
+    "/v1/collections/{collection}/bulk",
+    response_model=BulkOut,
+    responses=_WRITES,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/x-ndjson": {
+                    "schema": {"type": "string", "description": "One document a line, as in `documents`."},
+                    "example": '{"id": "a", "text": "first"}\n{"id": "b", "text": "second"}\n',
+                }
+            },
+        }
+    },
+)
+async def bulk(request: Request, collection: Collection, principal: Writer) -> Response:
+    """Add or replace a stream of documents in batches; what is not acceptable is left out and reported by line.
+
+    Batches are durable as they go: a stream that breaks off, or that the disk ends, keeps what came before.
+    """
+    service = service_of(request)
+    service.allowed(principal, "write", collection)
+    stream = Bulk(service, principal, collection)
+    return JsonResponse(await stream.run(request.stream()))
+
+
+@router.get("/v1/collections/{collection}/documents/{doc_id:path}", response_model=DocumentOut, responses=COMMON)
+async def get_document(request: Request, collection: Collection, doc_id: Id, principal: Reader) -> Response:
+    """Return a document; its version is the ETag."""
+    found = await service_of(request).documents.get_one(principal, collection, doc_id)
+    return JsonResponse(document_value(found), headers={"ETag": f'"{found.version}"'})
+
+
+@router.put(
+    "/v1/collections/{collection}/documents/{doc_id:path}",
+    response_model=WrittenOut,
+    responses={**_WRITES, 201: {"model": WrittenOut, "description": "Added"}},
+)
+async def put_document(
+    request: Request,
+    collection: Collection,
+    doc_id: Id,
+    body: DocumentContent,
+    principal: Writer,
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """Add or replace a document; when this answers, it is durable and visible."""
+    expected = _expected(if_match, if_none_match)
+    written = await service_of(request).documents.put(principal, collection, document_of(doc_id, body), expected)
+    value = {"id": doc_id, "version": written.version, "result": written.result}
+    return JsonResponse(value, 201 if written.result == "added" else 200, {"ETag": f'"{written.version}"'})
+
+
+@router.patch("/v1/collections/{collection}/documents/{doc_id:path}", response_model=DocumentOut, responses=_WRITES)
+async def patch_document(
+    request: Request,
+    collection: Collection,
+    doc_id: Id,
+    body: PatchIn,
+    principal: Writer,
+    if_match: IfMatch = None,
+) -> Response:
+    """Merge into a document's metadata; nothing is encoded again."""
+    expected = _expected(if_match, None)
+    found = await service_of(request).documents.patch(principal, collection, doc_id, body.metadata, expected)
+    return JsonResponse(document_value(found), headers={"ETag": f'"{found.version}"'})
+
+
+@router.delete(
+    "/v1/collections/{collection}/documents/{doc_id:path}", status_code=204, response_class=Response, responses=_WRITES
+)
+async def delete_document(
+    request: Request, collection: Collection, doc_id: Id, principal: Writer, if_match: IfMatch = None
+) -> Response:
+    """Delete a document; when this answers, no search finds it."""
+    await service_of(request).documents.delete_one(principal, collection, doc_id, _expected(if_match, None))
+    return Response(status_code=204)
+
+
+def _expected(if_match: str | None, if_none_match: str | None) -> Expected:
+    if if_none_match is not None:
+        if if_none_match.strip() != "*" or if_match is not None:
+            raise RequestError("If-None-Match takes `*` alone, and no If-Match beside it")
+        return "absent"
+    if if_match is None:
+        return "any"
+    version = _ETAG.fullmatch(if_match.strip())
+    if version is None:
+        raise RequestError(f'If-Match is {if_match[:80]!r}, expected the ETag of a document, such as "7"')
+    return int(version[1])
+
+
+def document_of(doc_id: str, body: DocumentContent | DocumentIn) -> Document:
+    """Return the document that a body holds; whether it may be stored is for the collection to say."""
+    return Document(doc_id, body.text, body.title, body.metadata, client_vectors(body.vectors))
+
+
+def document_value(
+    stored: StoredDocument, include: tuple[Literal["text", "vectors"], ...] = ("text", "vectors")
+) -> dict[str, Any]:
+    """Return a stored document as JSON values."""
+    document = stored.document
+    value = {
+        "id": document.id,
+        "title": document.title,
+        "metadata": dict(document.metadata),
+        "version": stored.version,
+    }
+    if "text" in include:
+        value["text"] = document.text
+    if "vectors" in include and document.vectors:
+        value["vectors"] = {name: vector.tolist() for name, vector in document.vectors.items()}
+    return value

@@ -1,0 +1,346 @@
+"""What every way in asks: HTTP routes, the dialects of other servers, MCP. Who asks comes first and is checked here.
+
+Everything is asynchronous; blocking work runs on bounded threads, searches in shared batches (api.searching).
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from api.documents import Documents
+from api.jobs import Jobs
+from api.keys import Keys, Principal, Scope
+from api.models import Embedded, Models, Side, token_counts, tokenizer_of
+from api.registry import Registry, Served
+from api.searching import Item
+from api.server_config import ServerConfig
+from api.upkeep import Upkeep
+from api.workers import Workers
+from index.errors import ConfigError, ForbiddenError, NotFoundError, RequestError, UnavailableError
+from retrieval.batching import Lane
+from retrieval.collection import Collection
+from retrieval.context import Context, pack
+from retrieval.field_vectors import Encoders
+from retrieval.filters import parse_filter
+from retrieval.pipeline import check_request
+from retrieval.pipeline_config import FusionConfig, PipelineConfig, check_pipeline, resolve_mode
+from retrieval.protocols import Candidate, Encoder, RerankResult
+from retrieval.reranking import rerank_hits
+from retrieval.types import Ranking, SearchRequest
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FUSION = "fusion"
+"""The mode of a search that says by itself how to fuse."""
+
+_READ_THREADS = 8
+_WRITE_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RerankSpec:
+    """Rerank the first `depth` hits by the reranker `model`. timeout_s: after which the rest stays as it is."""
+
+    model: str
+    depth: int = 50
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpec:
+    """One search. fusion: how to fuse, in place of a mode. timeout_s: give up when it has not begun by then."""
+
+    request: SearchRequest
+    mode: str | None = None
+    fusion: FusionConfig | None = None
+    rerank: RerankSpec | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSpec:
+    """Passages for generation. search: with group "passage". neighbours: taken along before and after each."""
+
+    search: SearchSpec
+    budget_tokens: int
+    neighbours: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a search found, in which mode, and how long it took from asking to answer."""
+
+    mode: str
+    ranking: Ranking
+    total_s: float
+
+
+class Service:
+    """The collections under `root`, the models of `config`, and everything that can be asked of them.
+
+    `start` opens and loads in the background; until `ready`, what needs a collection raises UnavailableError.
+    """
+
+    def __init__(self, root: Path, config: ServerConfig) -> None:
+        self.config = config
+        self.limits = config.limits
+        self.keys = Keys(config.keys)
+        self.encoders = Encoders()
+        self.models = Models(config, self.encoders)
+        self.jobs = Jobs()
+        self.registry = Registry(root, self.encoders, queue=config.limits.queue)
+        self.reads = Workers("reads", _READ_THREADS, config.limits.queue)
+        self.writes = Workers("writes", _WRITE_THREADS, config.limits.writes)
+        self.documents = Documents(self)
+        self.upkeep = Upkeep(self)
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> threading.Thread:
+        """Load models and open collections on a thread of their own; return it."""
+        thread = threading.Thread(target=self._load, name="grapnel-start", daemon=True)
+        thread.start()
+        return thread
+
+    def _load(self) -> None:
+        try:
+            self.models.load()
+            self.registry.open_all()
+        except BaseException as error:
+            self._failure = error
+            raise
+        self._ready.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether models are loaded and collections open."""
+        return self._ready.is_set()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it will never be ready."""
+        return self._failure
+
+    def close(self, timeout_s: float) -> bool:
+        """Answer what waits, close everything; return whether all work had ended by then."""
+        deadline = time.monotonic() + timeout_s
+        ended = self.jobs.join(deadline)
+        self.reads.close()
+        self.writes.close()
+        self.registry.close(max(0.0, deadline - time.monotonic()))
+        return ended
+
+    # -- who and what -------------------------------------------------------------------------------------------
+
+    def allowed(self, principal: Principal, scope: Scope, name: str) -> Served:
+        """Return a collection for someone who may do `scope` with it.
+
+        Raises NotFoundError where there is none, or none that this principal may know of, ForbiddenError.
+        """
+        if not self.ready:
+            raise UnavailableError("models are being loaded and collections opened: try again")
+        served = self.registry.get(name)
+        if not any(principal.may(each, served.name) for each in ("read", "write", "metrics")):
+            raise NotFoundError(f"no collection {name[:80]!r}")  # as if it were not there: names tell something, too
+        if not principal.may(scope, served.name):
+            raise ForbiddenError(f"this key has no {scope!r} scope for collection {served.name!r}")
+        return served
+
+    def check(self, principal: Principal, scope: Scope) -> None:
+        """Raise ForbiddenError unless the principal has a scope at all."""
+        if not principal.may(scope):
+            raise ForbiddenError(f"this key has no {scope!r} scope")
+
+    async def reading(self, principal: Principal, name: str, work: Callable[[Collection], T]) -> T:
+        """Run `work` on a collection that the principal may read, on a worker thread."""
+        served = self.allowed(principal, "read", name)
+        return await self.reads.run(lambda: _with(served, work))
+
+    async def writing(self, principal: Principal, name: str, work: Callable[[Collection], T]) -> T:
+        """Run `work` on a collection that the principal may write to, on a worker thread."""
+        served = self.allowed(principal, "write", name)
+        return await self.writes.run(lambda: _with(served, work))
+
+    def names(self, principal: Principal) -> list[str]:
+        """Return the collections that a principal may read or write."""
+        served = self.registry.all()
+        return [each.name for each in served if any(principal.may(scope, each.name) for scope in ("read", "write"))]
+
+    # -- search -------------------------------------------------------------------------------------------------
+
+    async def search(
+        self, principal: Principal, name: str, specs: Sequence[SearchSpec], *, lane: Lane = "query"
+    ) -> list[Answer | RequestError]:
+        """Answer searches of one collection; one that cannot be answered as asked gets its error.
+
+        Raises NotFoundError, ForbiddenError, OverloadedError, DeadlineError.
+        """
+        begin = time.monotonic()
+        served = self.allowed(principal, "read", name)
+        with served.using() as collection:
+            prepared = [await self._prepared(principal, collection, served, spec) for spec in specs]
+            items = [item for item in prepared if isinstance(item, Item)]
+            assert served.searches is not None, "what can be used can be searched"
+            deadline = begin + min((spec.timeout_s or self.limits.timeout_s for spec in specs), default=0.0)
+            found: list[Ranking | RequestError] = await asyncio.wrap_future(
+                served.searches.submit(items, lane, deadline)
+            )
+        rankings = iter(found)
+        answers: list[Answer | RequestError] = []
+        for spec, item in zip(specs, prepared, strict=True):
+            ranking = item if isinstance(item, RequestError) else next(rankings)
+            if isinstance(ranking, RequestError):
+                answers.append(ranking)
+                continue
+            assert isinstance(item, Item)
+            if spec.rerank is not None:
+                ranking = await self._reranked(spec.rerank, spec.request, ranking)
+            answers.append(Answer(item.mode, ranking, time.monotonic() - begin))
+        return answers
+
+    async def search_one(self, principal: Principal, name: str, spec: SearchSpec) -> Answer:
+        """Answer one search; see `search`. Raises RequestError where it cannot be answered as asked."""
+        (answer,) = await self.search(principal, name, [spec])
+        if isinstance(answer, RequestError):
+            raise answer
+        return answer
+
+    async def context(self, principal: Principal, name: str, spec: ContextSpec) -> tuple[Context, str]:
+        """Search and pack what is found; return the context and what its tokens are counted by.
+
+        Raises as `search_one`.
+        """
+        answer = await self.search_one(principal, name, spec.search)
+
+        def work(collection: Collection) -> tuple[Context, str]:
+            ids = list(dict.fromkeys(hit.doc_id for hit in answer.ranking.hits))
+            found = {doc_id: each for doc_id, each in zip(ids, collection.stored(ids), strict=True) if each is not None}
+            encoder = self._counting(collection)
+            packed = pack(
+                answer.ranking,
+                found,
+                count=lambda texts: token_counts(encoder, texts),
+                budget_tokens=spec.budget_tokens,
+                neighbours=spec.neighbours,
+            )
+            return packed, tokenizer_of(encoder)
+
+        return await self.reading(principal, name, work)
+
+    def _counting(self, collection: Collection) -> Encoder | None:
+        """Return the encoder whose tokenizer counts a collection's tokens."""
+        configs = (field.encoder for field in collection.config.dense_fields().values())
+        config = next((config for config in configs if config.kind == "sentence-transformers"), None)
+        return None if config is None else self.encoders.get(config)
+
+    async def _prepared(
+        self, principal: Principal, collection: Collection, served: Served, spec: SearchSpec
+    ) -> Item | RequestError:
+        try:
+            self._check_search(spec)
+            request = spec.request
+            condition = principal.restricted(request.filter)
+            if condition is not None:
+                parse_filter(condition)
+            request = replace(request, filter=condition)
+            if request.like is not None and principal.filter is not None:
+                await self._check_like(principal, served, request.like)
+            if spec.rerank is not None:
+                self.models.check_reranker(spec.rerank.model)
+                request = replace(request, k=max(spec.rerank.depth, request.offset + request.k), offset=0)
+            mode, config = _mode(collection, spec)
+            return Item(request, mode, config)
+        except (ConfigError, NotFoundError) as error:
+            return RequestError(str(error))
+        except RequestError as error:
+            return error
+
+    async def _check_like(self, principal: Principal, served: Served, like: str) -> None:
+        (stored,) = await self.reads.run(lambda: _with(served, lambda collection: collection.stored([like])))
+        if stored is None or not principal.owns(stored.document):
+            raise RequestError(f"no document {like!r} to start from: give the id of a stored document")
+
+    def _check_search(self, spec: SearchSpec) -> None:
+        request, limits = spec.request, self.limits
+        check_request(request)
+        rerank_depth = 0 if spec.rerank is None else spec.rerank.depth
+        asked = {
+            "k": (request.k, limits.k),
+            "offset + k": (request.offset + request.k, limits.depth),
+            "depth": (request.depth or 0, limits.depth),
+            "rerank.depth": (rerank_depth, limits.k),
+            "query characters": (len(request.query.text), limits.text_chars),
+            "excluded ids": (len(request.exclude), limits.ids),
+        }
+        for what, (value, most) in asked.items():
+            if value > most:
+                raise RequestError(f"{what}: {value:,} asked for, this server allows {most:,}")
+        if spec.timeout_s is not None and not 0 < spec.timeout_s <= limits.timeout_s:
+            raise RequestError(
+                f"timeout is {spec.timeout_s:g} s, expected more than 0 and at most {limits.timeout_s:g}"
+            )
+
+    async def _reranked(self, spec: RerankSpec, request: SearchRequest, ranking: Ranking) -> Ranking:
+        timeout_s = self.limits.timeout_s if spec.timeout_s is None else spec.timeout_s
+        deadline = time.monotonic() + timeout_s
+        return await self.reads.run(
+            lambda: rerank_hits(
+                self.models.reranker(spec.model), spec.model, request, ranking, depth=spec.depth, deadline=deadline
+            )
+        )
+
+    # -- models -------------------------------------------------------------------------------------------------
+
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Raise RequestError on more or longer texts than the limits allow."""
+        if len(texts) > self.limits.texts:
+            raise RequestError(f"{len(texts):,} texts, this server takes {self.limits.texts:,} in one request")
+        for place, text in enumerate(texts):
+            if len(text) > self.limits.text_chars:
+                raise RequestError(
+                    f"text {place} has {len(text):,} characters, this server takes {self.limits.text_chars:,}"
+                )
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise RequestError(f"text {place} holds a lone surrogate: send valid UTF-8 text") from error
+
+    async def embed(self, principal: Principal, encoder: str, texts: Sequence[str], side: Side) -> Embedded:
+        """Encode texts. Raises NotFoundError on an unknown encoder, RequestError beyond the limits."""
+        self.check(principal, "read")
+        self.models.encoder_config(encoder)
+        self.check_texts(texts)
+        return await self.reads.run(lambda: self.models.embed(encoder, texts, side))
+
+    async def rerank(
+        self, principal: Principal, reranker: str, query: str, candidates: Sequence[Candidate], top_k: int
+    ) -> RerankResult:
+        """Order candidates for a query. Raises NotFoundError on an unknown reranker, RequestError beyond the limits."""
+        self.check(principal, "read")
+        self.models.check_reranker(reranker)
+        self.check_texts([query, *(f"{title}{text}" for text, title in candidates)])
+        deadline = time.monotonic() + self.limits.timeout_s
+        return await self.reads.run(lambda: self.models.rerank(reranker, query, candidates, top_k, deadline))
+
+
+def _with(served: Served, work: Callable[[Collection], T]) -> T:
+    with served.using() as collection:
+        return work(collection)
+
+
+def _mode(collection: Collection, spec: SearchSpec) -> tuple[str, PipelineConfig | None]:
+    if spec.fusion is None:
+        return resolve_mode(collection.pipeline, collection.config, spec.mode), None
+    if spec.mode is not None:
+        raise RequestError("mode and fusion are both given: fusion takes the place of a mode")
+    config = replace(collection.pipeline, fusion={FUSION: spec.fusion}, default=FUSION)
+    return FUSION, check_pipeline(config, collection.config, "fusion")
