@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 from argparse import Namespace
@@ -49,6 +50,9 @@ def serve(args: Namespace, output: Output) -> int:
     )
     host, port = listening.getsockname()[:2]
     output.note(f"grapnel serves {root} on http://{f'[{host}]' if ':' in host else host}:{port}")
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn takes these itself and raises them again when it has ended: by then they have done their work.
+        signal.signal(ending, _nothing)
     server.run(sockets=[listening])
     if not service.close(config.limits.drain_s):
         # What still runs is a job or a compaction: they leave nothing half done, so nobody waits for them.
@@ -56,6 +60,10 @@ def serve(args: Namespace, output: Output) -> int:
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def _nothing(_signal: int, _frame: object) -> None:
+    """Handle a signal by doing nothing."""
 
 
 def _config(args: Namespace) -> ServerConfig:

@@ -223,7 +223,9 @@ class Service:
 
         def work(collection: Collection) -> tuple[Context, str]:
             ids = list(dict.fromkeys(hit.doc_id for hit in answer.ranking.hits))
-            found = {doc_id: each for doc_id, each in zip(ids, collection.stored(ids), strict=True) if each is not None}
+            stored = zip(ids, collection.stored(ids), strict=True)
+            # Looked at again: a document may have become another tenant's since it was found.
+            found = {key: each for key, each in stored if each is not None and principal.owns(each.document)}
             encoder = self._counting(collection)
             packed = pack(
                 answer.ranking,

@@ -92,8 +92,8 @@ class Pipeline:
                 continue
             if name in self._external:
                 raise RequestError(
-                    f"query {query.id!r} brings no vector for field {name!r}, whose vectors clients bring: give one, or "
-                    "choose a mode without this field"
+                    f"query {query.id!r} brings no vector for field {name!r}, whose vectors clients bring: give one, "
+                    "or choose a mode without this field"
                 )
             if not query.text.strip():
                 raise RequestError(f"query {query.id!r} has no text, and no vector for field {name!r}")

@@ -22,6 +22,7 @@ log = logging.getLogger("api.requests")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _PUBLIC: Final = re.compile(r"/|/web/[^/]+|/health/(live|ready)|/openapi\.json|/health")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _STREAMED: Final = re.compile(r"/v1/collections/[^/]+/bulk")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _QUIET = ("/health", "/metrics")
@@ -122,6 +123,8 @@ class Access:
         origin = headers.get("origin")
         if (origin and origin != "null" and _without_port(origin.partition("://")[2]) != host) or origin == "null":
             return problems.problem(problems.FORBIDDEN, "requests of other web pages are not answered", request_id)
+        if _CONTROL.search(scope["path"]):  # routing would drop a final line feed, and with it the last of an id
+            return problems.problem(problems.BAD_REQUEST, "the path holds a control character", request_id)
         if is_public(scope["path"]):
             return None
         principal = self._principal(headers)
