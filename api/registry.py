@@ -138,7 +138,7 @@ class Registry:
 
     def _let_go(self) -> None:
         if self._only is not None:
-            self._let_go()
+            self._only.release()
             self._only = None
 
     def open_all(self) -> None:

@@ -121,6 +121,13 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceConfig:
+    """A `[traces]` table. exporter: where OpenTelemetry spans go; "otlp" as the OTEL_EXPORTER_OTLP_* variables say."""
+
+    exporter: Literal["none", "console", "otlp"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """A whole server.toml.
 
@@ -135,6 +142,7 @@ class ServerConfig:
     rerankers: Mapping[str, RerankerConfig] = field(default_factory=lambda: {"similarity": RerankerConfig()})
     limits: Limits = field(default_factory=Limits)
     log: LogConfig = field(default_factory=LogConfig)
+    traces: TraceConfig = field(default_factory=TraceConfig)
     keys: tuple[KeyConfig, ...] = ()
 
     def __post_init__(self) -> None:
@@ -180,7 +188,7 @@ class ServerConfig:
 
 
 def parse_server(table: Mapping[str, Any], where: str) -> ServerConfig:
-    """Build a ServerConfig from TOML tables: [server], [encoders.NAME], [rerankers.NAME], [limits], [log], [[keys]].
+    """Build a ServerConfig from the tables of a server.toml, which are its fields.
 
     where: file, for messages. Raises ConfigError with file, table, key and what is allowed.
     """
@@ -189,7 +197,7 @@ def parse_server(table: Mapping[str, Any], where: str) -> ServerConfig:
     if unknown:
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(allowed))}")
     given: dict[str, Any] = {"keys": _parse_keys(table.get("keys", []), where)}
-    for name, cls in (("server", ListenConfig), ("limits", Limits), ("log", LogConfig)):
+    for name, cls in (("server", ListenConfig), ("limits", Limits), ("log", LogConfig), ("traces", TraceConfig)):
         if name in table:
             given[name] = parse(cls, table[name], f"{where} [{name}]")
     for name, each in (("encoders", EncoderConfig), ("rerankers", RerankerConfig)):

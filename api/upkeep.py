@@ -18,6 +18,7 @@ from retrieval.archive import export_collection, import_collection
 from retrieval.collection import Collection, build
 from retrieval.collection_config import CollectionConfig, DenseField
 from retrieval.pipeline_config import FILE as PIPELINE_FILE
+from retrieval.pipeline_config import modes
 from retrieval.progress import Progress, counted
 from retrieval.status import describe
 
@@ -45,7 +46,7 @@ class Upkeep:
         """Return what a collection holds and how it fares, as JSON values."""
         served = self._service.allowed(principal, "read", name)
         if principal.filter is not None:  # counts would tell of others' documents
-            return {"name": served.name, "state": served.state}
+            return _what_all_may_know(served)
         return await self._service.reads.run(lambda: self._summary(served))
 
     async def describe_all(self, principal: Principal) -> list[dict[str, Any]]:
@@ -251,6 +252,15 @@ class Upkeep:
             return {"into": into, "documents": documents}
 
         return self._service.jobs.start("restore", into, work)
+
+
+def _what_all_may_know(served: Served) -> dict[str, Any]:
+    about: dict[str, Any] = {"name": served.name, "state": served.state}
+    if served.state != "failed":
+        with served.using() as collection:
+            about["default_mode"] = collection.pipeline.default
+            about["modes"] = modes(collection.pipeline, collection.config)
+    return about
 
 
 def _last_op(collection: Collection) -> int:

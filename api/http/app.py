@@ -13,6 +13,7 @@ from starlette.responses import FileResponse, Response
 from api.http import problems, routes_collections, routes_documents, routes_health, routes_search
 from api.http.metrics import Metrics
 from api.http.middleware import Access, Bodies, Requests
+from api.http.traces import Traces, make_tracer
 from api.service import Service
 
 VERSION = "1"
@@ -21,8 +22,8 @@ _WEB = Path(__file__).parents[1] / "web"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-        "object-src 'none'"
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
+        "require-trusted-types-for 'script'"
     ),
     "Cache-Control": "no-cache",
 }
@@ -34,6 +35,7 @@ Errors are problems of RFC 9457. Where the server has keys, send one as `Authori
 def create_app(service: Service) -> FastAPI:
     """Return the application over a service; it starts the service when it starts, and leaves closing to its owner."""
     metrics = Metrics(service)
+    tracer = make_tracer(service.config.traces)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -50,6 +52,7 @@ def create_app(service: Service) -> FastAPI:
         redirect_slashes=False,
         middleware=[
             Middleware(Requests, metrics=metrics, slow_ms=service.config.log.slow_ms),
+            *([] if tracer is None else [Middleware(Traces, tracer=tracer)]),
             Middleware(Access, keys=service.keys, trusted_hosts=service.config.trusted_hosts()),
             Middleware(Bodies, limits=service.limits),
         ],

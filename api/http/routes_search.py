@@ -9,6 +9,7 @@ from api.http.answers import JsonResponse, StrictRoute
 from api.http.deps import COMMON, Collection, Reader, metrics_of, service_of, while_connected
 from api.http.problems import request_id_of, value_of
 from api.http.schemas import ContextIn, ContextOut, Fusion, Rerank, SearchesIn, SearchesOut, SearchIn, SearchOut
+from api.http.traces import record_stages
 from api.http.vectors import client_vectors
 from api.keys import Principal
 from api.service import Answer, ContextSpec, RerankSpec, SearchSpec, Service
@@ -26,6 +27,7 @@ async def search(request: Request, collection: Collection, body: SearchIn, princ
     """Answer one search."""
     answer = await while_connected(request, service_of(request).search_one(principal, collection, spec_of(body)))
     metrics_of(request).stages(answer.ranking.timings_s.items())
+    record_stages(request.scope, answer.ranking.timings_s)
     return JsonResponse(answer_value(body, answer))
 
 
