@@ -1,6 +1,7 @@
 """Arguments of every command. To add a command: one function here, one in a cli_* module, one line in cli_commands."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from index.errors import RequestError
@@ -16,6 +17,23 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise RequestError(f"{message}; see `{self.prog} --help`")
+
+
+class _Command(_Parser):
+    """Takes options between positional arguments, too: `search DIR -k 3 QUESTION`."""
+
+    _mixing = False
+
+    def parse_known_args(  # type: ignore[override]  # typeshed tells apart who gives a namespace; argparse does not
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        if self._mixing:  # what is called next calls this again
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
 
 
 class _Version(argparse.Action):
@@ -36,7 +54,9 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", title="commands", parser_class=_Command
+    )
     _build(commands)
     _search(commands)
     _run(commands)
@@ -44,16 +64,26 @@ def make_parser() -> argparse.ArgumentParser:
     _documents(commands)
     _upkeep(commands)
     _serve(commands)
+    _mcp(commands)
     _key(commands)
     return parser
 
 
-def _command(commands: Any, name: str, summary: str, *, folder: bool = True) -> argparse.ArgumentParser:
-    """Add a command. commands: what add_subparsers returned (argparse gives it no public type)."""
+def _command(
+    commands: Any, name: str, summary: str, *, folder: bool = True, remote: bool = False
+) -> argparse.ArgumentParser:
+    """Add a command. commands: what add_subparsers returned (argparse gives it no public type).
+
+    folder: it works on one collection. remote: which may be on a server.
+    """
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
     )
-    if folder:
+    if remote:
+        parser.add_argument("dir", metavar="DIR", help="the collection's folder; with --url, its name on that server")
+        parser.add_argument("--url", help="a grapnel server in place of a folder, e.g. http://127.0.0.1:8080")
+        parser.add_argument("--key", help="an API key of that server, seen by whoever lists processes; or $GRAPNEL_KEY")
+    elif folder:
         parser.add_argument("dir", metavar="DIR", help="the collection's folder")
     parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
     parser.add_argument("--verbose", action="store_true", help="log what happens to stderr")
@@ -76,7 +106,7 @@ def _build(commands: Any) -> None:
 
 
 def _search(commands: Any) -> None:
-    parser = _command(commands, "search", "answer questions from a collection")
+    parser = _command(commands, "search", "answer questions from a collection", remote=True)
     parser.add_argument("questions", metavar="QUESTION", nargs="*", help="one or more questions, each in quotes")
     _ranking_options(parser, k=10)
     parser.add_argument("--offset", metavar="N", type=int, default=0, help="skip the first N results")
@@ -114,18 +144,18 @@ def _ranking_options(parser: argparse.ArgumentParser, *, k: int) -> None:
 
 
 def _documents(commands: Any) -> None:
-    parser = _command(commands, "add", "add documents, replacing those with the same id")
+    parser = _command(commands, "add", "add documents, replacing those with the same id", remote=True)
     parser.add_argument("source", metavar="SOURCE", help=_SOURCE)
-    parser = _command(commands, "delete", "delete documents by id or by filter")
+    parser = _command(commands, "delete", "delete documents by id or by filter", remote=True)
     parser.add_argument("ids", metavar="ID", nargs="*", help="ids of documents")
     parser.add_argument("--filter", metavar="JSON", help="delete every document that matches")
-    parser = _command(commands, "get", "print a document")
+    parser = _command(commands, "get", "print a document", remote=True)
     parser.add_argument("id", metavar="ID", help="id of the document")
 
 
 def _upkeep(commands: Any) -> None:
-    _command(commands, "compact", "fold fresh writes into the indexes, and rebuild what is damaged")
-    _command(commands, "info", "say what a collection holds")
+    _command(commands, "compact", "fold fresh writes into the indexes, and rebuild what is damaged", remote=True)
+    _command(commands, "info", "say what a collection holds", remote=True)
     _command(commands, "verify", "read every byte and say what is damaged; exit status 1 if anything is")
     parser = _command(commands, "export", "write a collection to one portable file")
     parser.add_argument("file", metavar="FILE", help="file to write")
@@ -143,6 +173,16 @@ def _serve(commands: Any) -> None:
     )
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on, 0 = a free one (8080)")
+
+
+def _mcp(commands: Any) -> None:
+    parser = _command(commands, "mcp", "answer a language model's searches (MCP) on standard input", folder=False)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--data", metavar="ROOT", help="the folder whose subfolders are collections; no server runs on it"
+    )
+    where.add_argument("--url", help="the server to ask; its key, if any, in the variable GRAPNEL_KEY")
+    parser.add_argument("--config", metavar="FILE", help="with --data: a server.toml, for its models and limits")
 
 
 def _key(commands: Any) -> None:

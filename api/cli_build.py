@@ -87,21 +87,22 @@ def compaction_value(report: CompactionReport) -> dict[str, Any]:
 
 
 def encoded_rows(value: dict[str, Any]) -> dict[str, str]:
-    """Return one row per encoded field for people. value: what `compaction_value` returned."""
+    """Return one row per encoded field for people. value: of `compaction_value`; a server tells less, so no rows."""
+    encoded: dict[str, dict[str, Any]] = value.get("encoded", {})
     return {
         f"texts of {name}": f"{counts['encoded']:,} encoded, {counts['reused']:,} reused"
         + (f", {counts['truncated']:,} longer than the window and cut" if counts["truncated"] else "")
-        for name, counts in value["encoded"].items()
-    } | {f"encoder of {name}": counts["runs_on"] for name, counts in value["encoded"].items() if counts["runs_on"]}
+        for name, counts in encoded.items()
+    } | {f"encoder of {name}": counts["runs_on"] for name, counts in encoded.items() if counts["runs_on"]}
 
 
 def index_rows(value: dict[str, Any]) -> dict[str, str]:
-    """Return one row per approximate index for people. value: what `compaction_value` returned."""
+    """Return one row per approximate index for people. value: as for `encoded_rows`."""
     return {
         f"index of {name}": ", ".join(
             fact if key in {"built_as", "because"} else f"{key} {fact}" for key, fact in facts_.items()
         )
-        for name, facts_ in value["indexes"].items()
+        for name, facts_ in value.get("indexes", {}).items()
         if facts_
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from api.cli_build import build_collection
 from api.cli_documents import add, delete, get
 from api.cli_key import key
+from api.cli_mcp import mcp
 from api.cli_output import Output
 from api.cli_run import run
 from api.cli_search import search
@@ -27,5 +28,6 @@ COMMANDS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "export": export_file,
     "import": import_file,
     "serve": serve,
+    "mcp": mcp,
     "key": key,
 }

@@ -2,31 +2,30 @@
 
 import json
 from argparse import Namespace
-from dataclasses import asdict
 from typing import Any
 
 from rich.text import Text
 
 from api.cli_filter import filter_argument
 from api.cli_output import Output, facts, visible
+from api.cli_target import open_target
 from index.errors import CorpusError, NotFoundError, RequestError
-from retrieval.collection import Collection
 from retrieval.sources import open_source
 from retrieval.types import Document
 
 
 def add(args: Namespace, output: Output) -> int:
     """Add or replace the documents of a source; each batch is durable as soon as it is through."""
-    with Collection.open(args.dir, writable=True) as collection:
+    with open_target(args, writable=True) as target:
         source = open_source(args.source)
         try:
             with output.progress() as stages:
-                report = collection.add(source.documents(), stages)
+                counts = target.add(source.documents(), stages)
         except (CorpusError, KeyboardInterrupt):
             output.note(f"the first {stages.done:,} documents are stored; adding them again changes nothing")
             raise
-    value = {**asdict(report), "skipped": source.skipped}
-    rows = {name: f"{count:,}" for name, count in asdict(report).items() if count}
+    value = {**counts, "skipped": source.skipped}
+    rows = {name: f"{count:,}" for name, count in counts.items() if count}
     output.answer(value, facts(rows or {"unchanged": "0"}))
     if not output.as_json:
         for line in source.skipped:
@@ -39,8 +38,8 @@ def delete(args: Namespace, output: Output) -> int:
     if not args.ids and args.filter is None:
         raise RequestError("nothing to delete: give ids, or --filter JSON")
     condition = filter_argument(args.filter)
-    with Collection.open(args.dir, writable=True) as collection:
-        count = collection.delete(args.ids, filter=condition)
+    with open_target(args, writable=True) as target:
+        count = target.delete(args.ids, condition)
     asked = f" of {len(set(args.ids)):,} asked for" if condition is None else ""
     output.answer({"deleted": count}, Text(f"{count:,} deleted{asked}"))
     return 0
@@ -48,8 +47,8 @@ def delete(args: Namespace, output: Output) -> int:
 
 def get(args: Namespace, output: Output) -> int:
     """Print one document as it was given."""
-    with Collection.open(args.dir) as collection:
-        document = collection.get(args.id)
+    with open_target(args) as target:
+        document = target.get(args.id)
     if document is None:
         raise NotFoundError(f"no document {args.id!r} in {args.dir}")
     output.answer(_value(document), *_for_people(document))

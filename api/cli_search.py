@@ -10,9 +10,8 @@ from api.cli_explain import stage_table, timing_table
 from api.cli_filter import filter_argument
 from api.cli_hits import hit_lines, ranking_value
 from api.cli_output import Output, one_line
+from api.cli_target import open_target
 from index.errors import RequestError
-from retrieval.collection import Collection
-from retrieval.pipeline_config import resolve_mode
 from retrieval.snippets import query_forms
 from retrieval.types import Query, SearchRequest
 
@@ -22,9 +21,8 @@ def search(args: Namespace, output: Output) -> int:
     if bool(args.questions) == (args.like is not None):
         raise RequestError("give a question, or --like ID in place of one")
     requests = [_request(args, number, text) for number, text in enumerate(args.questions or [""], start=1)]
-    with Collection.open(args.dir, pipeline=args.pipeline) as collection:
-        mode = resolve_mode(collection.pipeline, collection.config, args.mode)
-        rankings = collection.search_many(requests, mode=mode)
+    with open_target(args) as target:
+        mode, rankings = target.search(requests, args.mode)
     people: list[RenderableType] = []
     values: list[dict[str, Any]] = []
     for request, ranking in zip(requests, rankings, strict=True):

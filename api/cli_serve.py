@@ -1,26 +1,36 @@
 """`grapnel serve`: every collection under a folder, over HTTP."""
 
 import logging
+import math
 import os
 import signal
 import socket
 import sys
+import threading
+import time
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from api.cli_output import Output
 from api.server_config import ListenConfig, ServerConfig
 from index.errors import ConfigError, StorageError
 
+if TYPE_CHECKING:
+    from api.service import Service
+
 log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _CONNECTIONS = 4096
+_CLOSING_S = 1.0
+"""Time to close files in, for a server whose requests took all there was."""
 
 
 def serve(args: Namespace, output: Output) -> int:
-    """Serve until SIGTERM or SIGINT; then answer what is under way and end."""
+    """Serve until SIGTERM or SIGINT; then answer what is under way and end, `drain_s` later at most."""
     import uvicorn  # noqa: PLC0415  only a server needs these
 
     from api.http.app import create_app  # noqa: PLC0415
@@ -35,7 +45,14 @@ def serve(args: Namespace, output: Output) -> int:
     configure(config.log.format, verbose=args.verbose)
     listening = _listen(config.server)
     service = Service(root, config)
-    server = uvicorn.Server(
+    asked_at: list[float] = []
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            asked_at.append(time.monotonic())
+            super().handle_exit(sig, frame)
+
+    server = Server(
         uvicorn.Config(
             create_app(service),
             http=bounded_protocol(config.limits),
@@ -45,7 +62,7 @@ def serve(args: Namespace, output: Output) -> int:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=round(config.limits.drain_s),
+            timeout_graceful_shutdown=math.ceil(config.limits.drain_s),
         )
     )
     host, port = listening.getsockname()[:2]
@@ -54,12 +71,32 @@ def serve(args: Namespace, output: Output) -> int:
         # uvicorn takes these itself and raises them again when it has ended: by then they have done their work.
         signal.signal(ending, _nothing)
     server.run(sockets=[listening])
-    if not service.close(config.limits.drain_s):
-        # What still runs is a job or a compaction: they leave nothing half done, so nobody waits for them.
-        log.warning("ended while a job was running; nothing acknowledged is lost, start the job again")
+    if not _closed(service, min(asked_at, default=time.monotonic()) + config.limits.drain_s):
+        # What still runs is a job, a compaction or a write that nobody waits for: they leave nothing half done.
+        log.warning("ended while work was under way; nothing acknowledged is lost, start such a job again")
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def _closed(service: "Service", deadline: float) -> bool:
+    """Close a service; return whether all that it does had ended by `deadline`, or a moment after.
+
+    Python would wait for its threads without end: some of them compact, which may take hours.
+    """
+    until = max(deadline, time.monotonic() + _CLOSING_S)
+    ended: list[bool] = []
+
+    def close() -> None:
+        ended.append(service.close(until - time.monotonic()))
+
+    closing = threading.Thread(target=close, name="grapnel-close", daemon=True)
+    closing.start()
+    closing.join(until - time.monotonic())
+    others = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+    for thread in others:
+        thread.join(max(0.0, until - time.monotonic()))
+    return ended == [True] and not any(thread.is_alive() for thread in others)
 
 
 def _nothing(_signal: int, _frame: object) -> None:

@@ -8,19 +8,19 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from api.cli_build import compaction_value, encoded_rows, index_rows
+from api.cli_build import encoded_rows, index_rows
 from api.cli_output import Output, facts, visible
 from api.cli_sizes import size
+from api.cli_target import open_target
 from retrieval.archive import export_collection, import_collection
 from retrieval.collection import Collection
-from retrieval.status import describe
 from retrieval.verify import verify
 
 
 def compact(args: Namespace, output: Output) -> int:
     """Fold everything written into a new generation."""
-    with Collection.open(args.dir, writable=True) as collection, output.progress() as stages:
-        value = compaction_value(collection.compact(stages))
+    with open_target(args, writable=True) as target, output.progress() as stages:
+        value = target.compact(stages)
     rows = {
         "generation": f"{value['generation']:,}",
         "passages": f"{value['passages']:,}",
@@ -35,8 +35,8 @@ def compact(args: Namespace, output: Output) -> int:
 
 def info(args: Namespace, output: Output) -> int:
     """Say what a collection holds."""
-    with Collection.open(args.dir) as collection:
-        value = describe(collection)
+    with open_target(args) as target:
+        value = target.describe()
     fields = value["fields"]
     rows = {name: _shown(name, item) for name, item in value.items() if name != "fields"}
     output.answer(value, facts(rows), Text(), _fields(fields))

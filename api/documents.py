@@ -13,8 +13,8 @@ from retrieval.types import Document, Guard, Json, StoredDocument
 if TYPE_CHECKING:
     from api.service import Service
 
-Expected: TypeAlias = int | Literal["absent", "any"]
-"""What a write depends on: the version that is stored, that nothing is, or nothing in particular."""
+Expected: TypeAlias = int | Literal["absent", "present", "any"]
+"""What a write depends on: the version that is stored, that nothing is, that something is, or nothing in particular."""
 
 
 class Documents:
@@ -44,8 +44,10 @@ class Documents:
     ) -> list[StoredDocument]:
         """Return up to `limit` documents with ids greater than `after`, by id."""
         self._check_count("limit", limit, self._service.limits.k)
-        own = principal.restricted(condition)
-        return await self._service.reading(principal, name, lambda collection: collection.page(after, limit, own))
+        own, strict = principal.restricted(condition), principal.filter is None
+        return await self._service.reading(
+            principal, name, lambda collection: collection.page(after, limit, own, strict_filter=strict)
+        )
 
     async def put(self, principal: Principal, name: str, document: Document, expected: Expected = "any") -> Written:
         """Add or replace one document. Raises PreconditionError where what is stored is not `expected`."""
@@ -106,7 +108,8 @@ class Documents:
             if principal.filter is not None:
                 found = collection.stored(doc_ids)
                 own = [each.document.id for each in found if each is not None and principal.owns(each.document)]
-            return collection.delete(own, filter=restricted, guard=_owned(principal))
+            strict = principal.filter is None
+            return collection.delete(own, filter=restricted, strict_filter=strict, guard=_owned(principal))
 
         return await self._service.writing(principal, name, work)
 
@@ -123,8 +126,9 @@ def _check_expected(doc_id: str, stored: StoredDocument | None, expected: Expect
     if expected == "any" or (stored is None and expected == "absent"):
         return
     if stored is None:
-        raise PreconditionError(f"document {doc_id[:200]!r} does not exist, version {expected} was expected")
-    if stored.version != expected:
+        wanted = "a document" if expected == "present" else f"version {expected}"
+        raise PreconditionError(f"document {doc_id[:200]!r} does not exist, {wanted} was expected")
+    if expected not in {"present", stored.version}:
         wanted = "no document" if expected == "absent" else f"version {expected}"
         raise PreconditionError(f"document {doc_id[:200]!r} has version {stored.version}, {wanted} was expected")
 

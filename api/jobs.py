@@ -22,7 +22,10 @@ KEPT = 100
 
 @dataclass(slots=True)
 class Job:
-    """One piece of work. done, total: of `stage`, total None while unknown."""
+    """One piece of work. done, total: of `stage`, total None while unknown.
+
+    error: why it failed; where a GrapnelError did it, that is `cause`, and its text may name files of this machine.
+    """
 
     id: str
     kind: Kind
@@ -33,6 +36,7 @@ class Job:
     total: int | None = None
     result: Mapping[str, Any] | None = None
     error: str | None = None
+    cause: GrapnelError | None = None
     _begin: float = field(default_factory=time.monotonic)
     _seconds: float | None = None
 
@@ -45,10 +49,15 @@ class Job:
         """Take the progress of the work; see retrieval.progress."""
         self.stage, self.done, self.total = stage, done, total
 
-    def end(self, state: State, *, result: Mapping[str, Any] | None = None, error: str | None = None) -> None:
-        """Say how it ended."""
+    def succeed(self, result: Mapping[str, Any]) -> None:
+        """Say that it ended, and with what."""
         self._seconds = self.seconds
-        self.result, self.error, self.state = result, error, state
+        self.result, self.state = result, "done"  # the state last: who sees it sees all
+
+    def fail(self, error: str, cause: GrapnelError | None = None) -> None:
+        """Say that it failed."""
+        self._seconds = self.seconds
+        self.error, self.cause, self.state = error, cause, "failed"
 
 
 class Jobs:
@@ -78,13 +87,13 @@ class Jobs:
 
     def _run(self, job: Job, work: Callable[[Progress], Mapping[str, Any]]) -> None:
         try:
-            job.end("done", result=work(job.report))
+            job.succeed(work(job.report))
         except GrapnelError as error:
             log.warning("job %s of %s failed: %s", job.id, job.collection, error)
-            job.end("failed", error=str(error))
+            job.fail(str(error), error)
         except BaseException:
             # A defect: its traceback belongs into the log and not into an answer.
-            job.end("failed", error="internal error; the server's log has the traceback")
+            job.fail("internal error; the server's log has the traceback")
             raise
         finally:
             with self._lock:

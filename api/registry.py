@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from api.searching import Searches
-from index.durable import fsync_folder, make_folders, storage_errors, write_json_atomic
+from index.durable import fsync_folder, make_folders, remove_leftovers, storage_errors, write_json_atomic
 from index.errors import (
     ConflictError,
     GrapnelError,
@@ -70,6 +70,16 @@ class Served:
         self._closed = False
         self._lock = threading.Lock()
 
+    def check_writable(self) -> None:
+        """Raise LockedError where it can only be searched, IndexFormatError where it could not be opened at all."""
+        if self._collection is None:
+            raise self._unopened()
+        if self.state == "read-only":
+            raise LockedError(f"collection {self.name!r} can only be searched: {self.error}")
+
+    def _unopened(self) -> IndexFormatError:
+        return IndexFormatError(f"collection {self.name!r} could not be opened; the server's log says why")
+
     @contextmanager
     def using(self) -> Iterator[Collection]:
         """Yield the collection. Raises IndexFormatError where it could not be opened, NotFoundError once closed."""
@@ -77,7 +87,7 @@ class Served:
             if self._closed:
                 raise NotFoundError(f"collection {self.name!r} was deleted or replaced")
             if self._collection is None:
-                raise IndexFormatError(f"collection {self.name!r} could not be opened; the server's log says why")
+                raise self._unopened()
             self._users += 1
         try:
             yield self._collection
@@ -135,6 +145,9 @@ class Registry:
         self._only = WriterLock(self._own)
         shutil.rmtree(self._scratch, ignore_errors=True)  # what a killed server was making or removing
         make_folders(self._scratch)
+        remove_leftovers(self._own, ".aliases.json.*.tmp")
+        for folder in (self._own / "snapshots").glob("*"):
+            _tidy_snapshots(folder)
 
     def _let_go(self) -> None:
         if self._only is not None:
@@ -206,8 +219,7 @@ class Registry:
         """
         check_name(name)
         with self._lock:
-            if name in self._served or name in self._aliases or name in self._reserved or (self.root / name).exists():
-                raise ConflictError(f"name {name!r} is taken: choose another, or delete what has it")
+            self._check_free(name)
             self._reserved.add(name)
         folder = self._scratch / f"{name}-{uuid.uuid4().hex}"
         try:
@@ -223,31 +235,55 @@ class Registry:
                 self._reserved.discard(name)
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _check_free(self, name: str) -> None:
+        if name in self._served or name in self._aliases or name in self._reserved or (self.root / name).exists():
+            raise ConflictError(f"name {name!r} is taken: choose another, or delete what has it")
+
+    def _check_alias(self, alias: str) -> None:
+        if alias in self._served or alias in self._reserved:
+            raise ConflictError(f"{alias!r} is a collection's own name: choose another alias")
+
+    def check_free(self, name: str, alias: str | None = None) -> None:
+        """Raise ConflictError where `making` would, or where `alias` could not mean what is made: before long work."""
+        with self._lock:
+            self._check_free(name)
+            if alias is not None:
+                self._check_alias(alias)
+        if alias == name:
+            raise ConflictError(f"{name!r} cannot be both a collection and its alias: choose another alias")
+
     def delete(self, name: str) -> None:
         """Remove a collection and the aliases that mean it. Raises NotFoundError, ConflictError on an alias."""
         check_name(name)
         with self._lock:
             if name in self._aliases:
                 raise ConflictError(f"{name!r} is an alias of {self._aliases[name]!r}: delete the alias or that one")
-            served = self._served.pop(name, None)
+            served = self._served.get(name)
             if served is None:
                 raise NotFoundError(f"no collection {name!r}")
             left = {alias: target for alias, target in self._aliases.items() if target != name}
             if left != self._aliases:
                 self._write_aliases(left)
+            del self._served[name]
         served.close()
         trash = self._scratch / f"{name}-{uuid.uuid4().hex}"
-        with storage_errors("remove", self.root / name):
-            (self.root / name).rename(trash)
-            fsync_folder(self.root)
-            shutil.rmtree(trash)
+        try:
+            with storage_errors("remove", self.root / name):
+                (self.root / name).rename(trash)
+                fsync_folder(self.root)
+        except StorageError:
+            if (self.root / name).exists():  # refused: it is served as before
+                served = self._open(name)
+                with self._lock:
+                    self._served[name] = served
+            raise
+        shutil.rmtree(trash, ignore_errors=True)  # what stays goes when a server starts
 
     def set_alias(self, alias: str, name: str) -> None:
         """Let `alias` mean the collection `name` from now on. Raises NotFoundError, ConflictError."""
         check_name(alias)
         with self._lock:
-            if alias in self._served or alias in self._reserved:
-                raise ConflictError(f"{alias!r} is a collection's own name: choose another alias")
+            self._check_alias(alias)
             if name not in self._served:
                 raise NotFoundError(f"no collection {name[:80]!r}: an alias means a collection's own name")
             self._write_aliases({**self._aliases, alias: name})
@@ -286,3 +322,13 @@ class Registry:
         for served in self.all():
             served.close(max(0.0, deadline - time.monotonic()))
         self._let_go()
+
+
+def _tidy_snapshots(folder: Path) -> None:
+    """Remove what a killed server was writing: an archive counts once its description is there."""
+    with storage_errors("clean", folder):
+        for path in [*folder.glob(".*.tmp"), *folder.glob("tmp*")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in folder.glob("*.tar"):
+            if not path.with_suffix(".json").exists():
+                path.unlink()

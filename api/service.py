@@ -146,14 +146,18 @@ class Service:
 
         Raises NotFoundError where there is none, or none that this principal may know of, ForbiddenError.
         """
-        if not self.ready:
-            raise UnavailableError("models are being loaded and collections opened: try again")
+        self.check_ready()
         served = self.registry.get(name)
         if not any(principal.may(each, served.name) for each in ("read", "write", "metrics")):
             raise NotFoundError(f"no collection {name[:80]!r}")  # as if it were not there: names tell something, too
         if not principal.may(scope, served.name):
             raise ForbiddenError(f"this key has no {scope!r} scope for collection {served.name!r}")
         return served
+
+    def check_ready(self) -> None:
+        """Raise UnavailableError until models are loaded and collections open."""
+        if not self.ready:
+            raise UnavailableError("models are being loaded and collections opened: try again")
 
     def check(self, principal: Principal, scope: Scope) -> None:
         """Raise ForbiddenError unless the principal has a scope at all."""
@@ -168,6 +172,7 @@ class Service:
     async def writing(self, principal: Principal, name: str, work: Callable[[Collection], T]) -> T:
         """Run `work` on a collection that the principal may write to, on a worker thread."""
         served = self.allowed(principal, "write", name)
+        served.check_writable()
         return await self.writes.run(lambda: _with(served, work))
 
     def names(self, principal: Principal) -> list[str]:
@@ -253,7 +258,8 @@ class Service:
             condition = principal.restricted(request.filter)
             if condition is not None:
                 parse_filter(condition)
-            request = replace(request, filter=condition)
+            # What fields there are tells of documents: a key that sees only some is not told which.
+            request = replace(request, filter=condition, strict_filter=principal.filter is None)
             if request.like is not None and principal.filter is not None:
                 await self._check_like(principal, served, request.like)
             if spec.rerank is not None:

@@ -15,11 +15,11 @@ from index.component import sha256_file
 from index.durable import make_folders, storage_errors, write_json_atomic
 from index.errors import ConfigError, ConflictError, ForbiddenError, IndexFormatError, NotFoundError
 from retrieval.archive import export_collection, import_collection
-from retrieval.collection import Collection, build
+from retrieval.collection import Collection
 from retrieval.collection_config import CollectionConfig, DenseField
 from retrieval.pipeline_config import FILE as PIPELINE_FILE
 from retrieval.pipeline_config import modes
-from retrieval.progress import Progress, counted
+from retrieval.progress import Progress
 from retrieval.status import describe
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Upkeep:
 
     def _may_name(self, principal: Principal, name: str) -> None:
         """Raise unless the principal may administer a collection of this name, which need not exist."""
+        self._service.check_ready()
         check_name(name)
         if not principal.may("admin", name):
             raise ForbiddenError(f"this key has no 'admin' scope for a collection named {name!r}")
@@ -54,6 +55,7 @@ class Upkeep:
         return [await self.describe(principal, name) for name in self._readable(principal)]
 
     def _readable(self, principal: Principal) -> list[str]:
+        self._service.check_ready()
         return [served.name for served in self._service.registry.all() if principal.may("read", served.name)]
 
     def _summary(self, served: Served) -> dict[str, Any]:
@@ -104,6 +106,7 @@ class Upkeep:
 
     def aliases(self, principal: Principal) -> dict[str, str]:
         """Return alias -> collection, of those collections that the principal may read."""
+        self._service.check_ready()
         return {alias: name for alias, name in self._service.registry.aliases().items() if principal.may("read", name)}
 
     # -- jobs ---------------------------------------------------------------------------------------------------
@@ -138,8 +141,7 @@ class Upkeep:
 
     def _writable(self, principal: Principal, name: str) -> Served:
         served = self._service.allowed(principal, "admin", name)
-        if served.state != "ready":
-            raise ConflictError(f"collection {served.name!r} is {served.state}: nothing can be written to it here")
+        served.check_writable()
         return served
 
     def reembed(self, principal: Principal, name: str, into: str, encoder: str, alias: str | None) -> Job:
@@ -154,6 +156,7 @@ class Upkeep:
             self._may_name(principal, alias)
         chosen = self._service.models.encoder_config(encoder)
         registry = self._service.registry
+        registry.check_free(into, alias)
         with served.using() as collection:
             config = collection.config
         fields = {
@@ -169,8 +172,9 @@ class Upkeep:
         def work(progress: Progress) -> Mapping[str, Any]:
             with served.using() as source, registry.making(into) as folder:
                 before = _last_op(source)
-                documents = counted(source.documents(), "copy", len(source), progress)
-                _, report = build(folder, documents, changed, progress=progress, total=len(source))
+                with Collection.begin(folder, changed, encoders=registry.encoders) as target:
+                    target.load(source.documents(), progress, len(source))
+                    report = target.compact(progress)
                 pipeline = source.folder / PIPELINE_FILE
                 if pipeline.exists():
                     with storage_errors("copy", pipeline):
@@ -242,6 +246,7 @@ class Upkeep:
         path = self._snapshot_path(principal, name, snapshot)
         self._may_name(principal, into)
         registry = self._service.registry
+        registry.check_free(into)
 
         def work(progress: Progress) -> Mapping[str, Any]:
             expected = _about(path)["sha256"]

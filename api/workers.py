@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from index.errors import OverloadedError
+from index.errors import OverloadedError, UnavailableError
 
 T = TypeVar("T")
 
@@ -32,13 +32,16 @@ class Workers:
     async def run(self, call: Callable[[], T]) -> T:
         """Return what `call` returns. A cancelled caller's call is not begun; one that runs is left to end.
 
-        Raises OverloadedError when the queue is full.
+        Raises OverloadedError when the queue is full, UnavailableError once closed.
         """
         if self._pending >= self._most:
             raise OverloadedError(f"{self._pending} {self._what} are running or waiting: try again", _RETRY_AFTER_S)
         loop = asyncio.get_running_loop()
+        try:
+            future = self._executor.submit(call)
+        except RuntimeError as error:
+            raise UnavailableError("the server is stopping") from error
         self._pending += 1
-        future = self._executor.submit(call)
         future.add_done_callback(lambda ended: self._ended(loop, ended))
         return await asyncio.wrap_future(future)
 

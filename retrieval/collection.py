@@ -178,16 +178,19 @@ class Collection:
         after: str = "",
         limit: int = 50,
         filter: Mapping[str, Json] | None = None,  # noqa: A002  the field's word
+        *,
+        strict_filter: bool = True,
     ) -> list[StoredDocument]:
         """Return up to `limit` documents with ids greater than `after`, by id; those that match a filter.
 
-        Raises RequestError on a bad filter. Cost: `limit` documents; with a filter, all matching ids.
+        strict_filter: see SearchRequest. Raises RequestError on a bad filter. Cost: `limit` documents; with a filter, all matching ids.
         """
         if filter is None:
             with self._shard.store.snapshot() as snapshot:
                 return [found.stored for found in map(snapshot.get, snapshot.ids(after, limit)) if found is not None]
         with self._shard.reading() as reading:
-            ids = sorted(doc_id for doc_id in self._matching(reading.view, parse_filter(filter)) if doc_id > after)
+            matching = self._matching(reading.view, parse_filter(filter), strict_filter)
+            ids = sorted(doc_id for doc_id in matching if doc_id > after)
             found = map(reading.snapshot.get, ids[:limit])
             return [document.stored for document in found if document is not None]
 
@@ -266,11 +269,12 @@ class Collection:
         doc_ids: str | Iterable[str] = (),
         *,
         filter: Mapping[str, Json] | None = None,  # noqa: A002  the field's word
+        strict_filter: bool = True,
         guard: Guard | None = None,
     ) -> int:
         """Delete documents by id and those that match a filter; return how many there were.
 
-        guard: sees each document named by id first. Raises RequestError on a bad filter, and what `guard` raises:
+        strict_filter: see SearchRequest. guard: sees each document named by id first. Raises RequestError on a bad filter, and what `guard` raises:
         then nothing is deleted.
         """
         self._writer()
@@ -279,7 +283,7 @@ class Collection:
         matching: list[str] = []
         if condition is not None:
             with self._shard.reading() as reading:
-                matching = self._matching(reading.view, condition)
+                matching = self._matching(reading.view, condition, strict_filter)
         with self._shard.store.transaction() as writer:
             if guard is not None:
                 for doc_id in chosen:
@@ -294,8 +298,8 @@ class Collection:
         return count
 
     @staticmethod
-    def _matching(view: View, condition: Filter) -> list[str]:
-        return view.doc_ids(np.unique(view.documents(view.allowed(condition).rows())))
+    def _matching(view: View, condition: Filter, strict: bool) -> list[str]:
+        return view.doc_ids(np.unique(view.documents(view.allowed(condition, strict=strict).rows())))
 
     def _writer(self) -> Ingest:
         if not self._writable:

@@ -111,7 +111,8 @@ class Pipeline:
             raise RequestError("diversity needs a dense field to compare passages with; this collection has none")
         view = context.view
         with context.timed("filter"):
-            allowed = view.allowed(None if request.filter is None else parse_filter(request.filter))
+            condition = None if request.filter is None else parse_filter(request.filter)
+            allowed = view.allowed(condition, strict=request.strict_filter)
             excluded = frozenset(request.exclude) | ({request.like} if request.like is not None else frozenset())
             if excluded:
                 allowed = allowed.without(snapshot.rows_of(excluded))

@@ -89,6 +89,8 @@ class SearchRequest:
     group: "document" returns each document once, by its best passage. min_score: drop hits below it.
     diversity: MMR weight of dissimilarity in [0, 1]; 0 = pure relevance. exclude: document ids never returned.
     like: id of a stored document to find similar ones to, in place of a query text.
+    strict_filter: refuse a filter on a field that no document has, naming those there are; False takes it as a field
+    that is missing everywhere, for who may not know what fields other documents have.
     """
 
     query: Query
@@ -102,6 +104,7 @@ class SearchRequest:
     diversity: float = 0.0
     exclude: frozenset[str] = frozenset()
     like: str | None = None
+    strict_filter: bool = True
 
 
 class Evidence(NamedTuple):

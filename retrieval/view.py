@@ -106,17 +106,18 @@ class View:
     known_keys: frozenset[str]
     _allowed: Recent[Filter | None, Allowed] = field(default_factory=lambda: Recent(_CACHED_FILTERS))
 
-    def allowed(self, condition: Filter | None) -> Allowed:
+    def allowed(self, condition: Filter | None, *, strict: bool = True) -> Allowed:
         """Return what a request with this filter may see.
 
-        Raises RequestError when the filter names a field that no document has.
+        strict: raise RequestError when the filter names a field that no document has.
         Cost: a column scan for a new filter, nothing for a cached one.
         """
+        if strict and condition is not None:
+            self._check_keys(condition)
         cached = self._allowed.get(condition)
         if cached is None:
             base, fresh = ~self.base_dead, ~self.fresh.dead
             if condition is not None:
-                self._check_keys(condition)
                 base &= self._base_matching(condition)
                 fresh &= self._fresh_matching(condition)
             cached = Allowed(self.base.rows, self.fresh.rows, base, fresh, int(base.sum()) + int(fresh.sum()))

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import orjson
 from fastapi import Request
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 JSON = "application/json"
@@ -26,7 +27,10 @@ class JsonResponse(Response):
 
     def render(self, content: Any) -> bytes:
         """Return the bytes of a body."""
-        return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+        try:
+            return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+        except orjson.JSONEncodeError:  # a message repeats a lone surrogate that the client sent
+            return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _refuse(name: str) -> NoReturn:
@@ -55,14 +59,27 @@ class _Request(Request):
         return self._json
 
 
+def check_media_type(request: Request, accepted: Callable[[str], bool], wanted: str) -> None:
+    """Raise HTTPException 415 unless `accepted` takes the type of a body. wanted: what to send, for the message."""
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not accepted(given):
+        raise HTTPException(415, f"the body is {given[:80]!r}: send it with Content-Type {wanted}")
+
+
+def _is_json(media_type: str) -> bool:
+    return media_type == JSON or (media_type.startswith("application/") and media_type.endswith("+json"))
+
+
 class StrictRoute(APIRoute):
-    """A route that reads bodies with `read_json`."""
+    """A route that takes bodies as JSON alone and reads them with `read_json`."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         """Return the handler that gets requests of our class."""
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            if self.body_field is not None:
+                check_media_type(request, _is_json, JSON)
             return await handler(_Request(request.scope, request.receive))
 
         return strict

@@ -10,7 +10,19 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import FileResponse, Response
 
-from api.http import problems, routes_collections, routes_documents, routes_health, routes_search
+from api.http import (
+    cohere,
+    openai,
+    problems,
+    routes_collections,
+    routes_documents,
+    routes_health,
+    routes_mcp,
+    routes_search,
+    tei,
+)
+from api.http.description import describe_access
+from api.http.dialects import Dialects
 from api.http.metrics import Metrics
 from api.http.middleware import Access, Bodies, Requests
 from api.http.traces import Traces, make_tracer
@@ -29,18 +41,26 @@ _PAGE_HEADERS = {
 }
 _DESCRIPTION = """Collections of documents that are searched while they are written to: dense, lexical and fused.
 
-Errors are problems of RFC 9457. Where the server has keys, send one as `Authorization: Bearer KEY`."""
+Errors are problems of RFC 9457. Where the server has keys, send one as `Authorization: Bearer KEY`.
+
+Some addresses are those of other servers (OpenAI, Cohere, TEI), so that their clients work here: errors there have the
+shape that these clients read (problems for who accepts `application/problem+json`), and members of a body that mean
+nothing here are ignored."""
+
+_DIALECTS = (openai.DIALECT, cohere.DIALECT, cohere.SHARED, tei.DIALECT)
 
 
 def create_app(service: Service) -> FastAPI:
     """Return the application over a service; it starts the service when it starts, and leaves closing to its owner."""
     metrics = Metrics(service)
     tracer = make_tracer(service.config.traces)
+    mcp = routes_mcp.McpEndpoint(service)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
-        yield
+        async with mcp.running():
+            yield
 
     app = FastAPI(
         title="grapnel",
@@ -51,6 +71,7 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         middleware=[
+            Middleware(Dialects, dialects=_DIALECTS),
             Middleware(Requests, metrics=metrics, slow_ms=service.config.log.slow_ms),
             *([] if tracer is None else [Middleware(Traces, tracer=tracer)]),
             Middleware(Access, keys=service.keys, trusted_hosts=service.config.trusted_hosts()),
@@ -59,10 +80,14 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.metrics = metrics
+    app.state.mcp = mcp
     problems.install(app)
-    for routes in (routes_collections, routes_documents, routes_search, routes_health):
+    for routes in (routes_collections, routes_documents, routes_search, routes_health, routes_mcp):
         app.include_router(routes.router)
+    for dialect in _DIALECTS:
+        app.include_router(dialect.router)
     _add_page(app)
+    describe_access(app, has_keys=len(service.keys) > 0)
     return app
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 
 from api.http.answers import read_json
 from api.http.schemas import DocumentIn
@@ -36,7 +37,7 @@ class Bulk:
         self._lines = 0
         self._failed = 0
         self._errors: list[dict[str, Any]] = []
-        self._batch: list[tuple[int, Document]] = []
+        self._batch: dict[str, tuple[int, Document]] = {}
         self._batch_bytes = 0
 
     async def run(self, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
@@ -44,12 +45,20 @@ class Bulk:
 
         While a batch is stored nothing more is read, so that a fast client waits instead of filling the memory.
         """
-        async for line in self._split(chunks):
-            self._lines += 1
-            self._take(line)
-            if len(self._batch) >= BATCH_DOCUMENTS or self._batch_bytes >= BATCH_BYTES:
-                await self._store()
-        await self._store()
+        try:
+            async for line in self._split(chunks):
+                self._lines += 1
+                document = self._document(line)
+                if document is None:
+                    continue
+                if document.id in self._batch:  # a batch is one transaction, in which an id can stand once
+                    await self._store()
+                self._batch[document.id] = self._lines, document
+                self._batch_bytes += len(line)
+                if len(self._batch) >= BATCH_DOCUMENTS or self._batch_bytes >= BATCH_BYTES:
+                    await self._store()
+        finally:  # where the stream breaks off, too
+            await self._store()
         counts = asdict(self._report)
         return {"lines": self._lines, **counts, "failed": self._failed, "errors": self._errors}
 
@@ -71,16 +80,15 @@ class Bulk:
 
     def _check_length(self, line: bytearray, most: int) -> None:
         if len(line) > most:
-            raise RequestError(
-                f"line {self._lines + 1} is longer than {most:,} bytes; lines before it are stored: split the document"
-            )
+            detail = f"line {self._lines + 1} is longer than {most:,} bytes: split it; lines before it are stored"
+            raise HTTPException(413, detail, {"Connection": "close"})
 
-    def _take(self, line: bytes) -> None:
+    def _document(self, line: bytes) -> Document | None:
         if not line.strip():
-            return
+            return None
         try:
             given = DocumentIn.model_validate(read_json(line))
-            document = Document(given.id, given.text, given.title, given.metadata, client_vectors(given.vectors))
+            return Document(given.id, given.text, given.title, given.metadata, client_vectors(given.vectors))
         except json.JSONDecodeError as error:
             self._refuse(self._lines, None, f"not JSON: {error.msg}")
         except ValidationError as error:
@@ -88,9 +96,7 @@ class Bulk:
             self._refuse(self._lines, None, f"{'.'.join(str(part) for part in flaw['loc'])}: {flaw['msg']}")
         except RequestError as error:
             self._refuse(self._lines, None, str(error))
-        else:
-            self._batch.append((self._lines, document))
-            self._batch_bytes += len(line)
+        return None
 
     def _refuse(self, line: int, doc_id: str | None, message: str) -> None:
         self._failed += 1
@@ -98,7 +104,7 @@ class Bulk:
             self._errors.append({"line": line, "id": doc_id, "message": message[:_MESSAGE_CHARACTERS]})
 
     async def _store(self) -> None:
-        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        batch, self._batch, self._batch_bytes = list(self._batch.values()), {}, 0
         if batch:
             await self._store_batch(batch)
 

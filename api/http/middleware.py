@@ -8,12 +8,15 @@ import time
 import uuid
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http import problems
+from api.http.deps import ClientGoneError
 from api.http.metrics import Metrics
 from api.keys import LOCAL, Keys, Principal
 from api.server_config import Limits
@@ -69,6 +72,13 @@ class Requests:
 
         try:
             await self._app(scope, receive, sending)
+        except (ClientDisconnect, ClientGoneError):
+            pass  # nobody is there to be answered; it counts as status 499
+        except asyncio.CancelledError:
+            # uvicorn cancels what the time to drain was too short for; what runs on a thread goes on, or never begins.
+            if not status:
+                detail = "the server is ending; what this request asked for may have been done, or not"
+                await problems.problem(problems.UNAVAILABLE, detail, request_id)(scope, receive, sending)
         except Exception:
             # The one broad handler: a defect is logged with its traceback, and answered without it.
             log.exception("internal error", extra={"request_id": request_id})
@@ -117,14 +127,19 @@ class Access:
 
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         request_id = scope["grapnel.request_id"]
-        host = _without_port(headers.get("host", ""))
+        named = headers.get("host", "")
+        host = _without_port(named)
         if not any(_covers(pattern, host) for pattern in self._hosts):
             return problems.problem(problems.FORBIDDEN, "this server does not answer to this host name", request_id)
         origin = headers.get("origin")
-        if (origin and origin != "null" and _without_port(origin.partition("://")[2]) != host) or origin == "null":
+        if origin is not None and not _is_own(origin, named):
             return problems.problem(problems.FORBIDDEN, "requests of other web pages are not answered", request_id)
         if _CONTROL.search(scope["path"]):  # routing would drop a final line feed, and with it the last of an id
             return problems.problem(problems.BAD_REQUEST, "the path holds a control character", request_id)
+        if "\ufffd" in scope["path"] and not _is_utf8(
+            unquote_to_bytes(scope.get("raw_path", b""))
+        ):  # ids would become one
+            return problems.problem(problems.BAD_REQUEST, "the path is not UTF-8", request_id)
         if is_public(scope["path"]):
             return None
         principal = self._principal(headers)
@@ -147,6 +162,20 @@ class Access:
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
     return (name if colon and port.isdecimal() else host).lower()
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """Say whether a web page's origin is what the Host header names; a proxy may have left the port out of that."""
+    page, host = origin.partition("://")[2].lower(), host.lower()
+    return page != "" and (page == host or (_without_port(host) == host == _without_port(page)))
+
+
+def _is_utf8(path: bytes) -> bool:
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _covers(pattern: str, host: str) -> bool:

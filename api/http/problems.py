@@ -55,13 +55,14 @@ UNAUTHENTICATED = Kind(401, "unauthenticated", "A valid API key is needed")
 FORBIDDEN = Kind(403, "forbidden", "This key may not do that")
 NOT_FOUND = Kind(404, "not-found", "There is no such thing")
 METHOD = Kind(405, "method-not-allowed", "This address does not take this method")
-TIMEOUT = Kind(408, "timeout", "The request's body did not arrive in time")
+TIMEOUT = Kind(408, "timeout", "The request did not arrive in time")
 CONFLICT = Kind(409, "conflict", "What is there already forbids this")
 PRECONDITION = Kind(412, "precondition-failed", "What is stored is not what the request expects")
 TOO_LARGE = Kind(413, "too-large", "The request is too large")
 MEDIA = Kind(415, "unsupported-media-type", "The body is of a type that is not taken here")
 INVALID = Kind(422, "invalid", "The request cannot be answered as asked")
 OVERLOADED = Kind(429, "overloaded", "More is waiting than can be answered in time")
+HEAD_TOO_LARGE = Kind(431, "too-large", "The request line and headers are too large")
 INTERNAL = Kind(500, "internal", "The server failed; its log has the details under this request id", private=True)
 NOT_INSTALLED = Kind(501, "not-installed", "This server lacks an optional part that this needs", private=True)
 RERANKER = Kind(502, "reranker", "The reranker failed", private=True)
@@ -150,7 +151,7 @@ async def _grapnel_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = _BY_STATUS.get(error.status_code, BAD_REQUEST._replace(status=error.status_code))
-    ours = error.status_code in {408, 413}
+    ours = error.status_code in {408, 413, 415}
     return problem(kind, str(error.detail) if ours else "", request_id_of(request), error.headers)
 
 

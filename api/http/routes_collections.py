@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from api.http.answers import JsonResponse, StrictRoute
 from api.http.deps import COMMON, Admin, Collection, Reader, problems, service_of
+from api.http.problems import kind_of
 from api.http.schemas import (
     AliasesOut,
     AliasIn,
@@ -199,8 +200,13 @@ def job_value(job: Job) -> dict[str, Any]:
         "total": job.total,
         "seconds": round(job.seconds, 3),
         "result": None if job.result is None else dict(job.result),
-        "error": job.error,
+        "error": _error_of(job),
     }
+
+
+def _error_of(job: Job) -> str | None:
+    kind = None if job.cause is None else kind_of(job.cause)
+    return f"{kind.title}; the server's log has the details" if kind is not None and kind.private else job.error
 
 
 def collection_config(service: Service, body: CollectionIn) -> CollectionConfig:

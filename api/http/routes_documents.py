@@ -7,10 +7,11 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import Response
 
 from api.documents import Expected
-from api.http.answers import JsonResponse, StrictRoute
+from api.http.answers import JsonResponse, StrictRoute, check_media_type
 from api.http.bulk import Bulk
 from api.http.deps import COMMON, Collection, Reader, Writer, problems, service_of
 from api.http.schemas import (
+    MOST,
     AddOut,
     BulkOut,
     DeletedOut,
@@ -24,6 +25,7 @@ from api.http.schemas import (
     ListIn,
     PageOut,
     PatchIn,
+    VersionOut,
     WrittenOut,
 )
 from api.http.vectors import client_vectors
@@ -33,10 +35,11 @@ from retrieval.types import Document, StoredDocument
 router = APIRouter(route_class=StrictRoute, tags=["documents"])
 
 Id = Annotated[str, Path(min_length=1, max_length=512, examples=["json.dumps"])]
-IfMatch = Annotated[str | None, Header(description='Only where this version is stored, as `"7"`.')]
+IfMatch = Annotated[str | None, Header(description='Only where this version is stored, as `"7"`, or any, as `*`.')]
 IfNoneMatch = Annotated[str | None, Header(description="`*`: only where nothing is stored.")]
 
 _WRITES = problems(409, 412, 507)
+_LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _ETAG = re.compile(r'"?(\d{1,18})"?')
 
 
@@ -45,7 +48,7 @@ async def list_documents(
     request: Request,
     collection: Collection,
     principal: Reader,
-    limit: Annotated[int, Query(ge=1)] = 50,
+    limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
     after: str = "",
 ) -> Response:
     """Return a page of documents, by id."""
@@ -110,6 +113,7 @@ async def bulk(request: Request, collection: Collection, principal: Writer) -> R
 
     Batches are durable as they go: a stream that breaks off, or that the disk ends, keeps what came before.
     """
+    check_media_type(request, _LINES.__contains__, _LINES[0])
     service = service_of(request)
     service.allowed(principal, "write", collection)
     stream = Bulk(service, principal, collection)
@@ -144,7 +148,9 @@ async def put_document(
     return JsonResponse(value, 201 if written.result == "added" else 200, {"ETag": f'"{written.version}"'})
 
 
-@router.patch("/v1/collections/{collection}/documents/{doc_id:path}", response_model=DocumentOut, responses=_WRITES)
+@router.patch(
+    "/v1/collections/{collection}/documents/{doc_id:path}", response_model=DocumentOut | VersionOut, responses=_WRITES
+)
 async def patch_document(
     request: Request,
     collection: Collection,
@@ -153,10 +159,11 @@ async def patch_document(
     principal: Writer,
     if_match: IfMatch = None,
 ) -> Response:
-    """Merge into a document's metadata; nothing is encoded again."""
+    """Merge into a document's metadata; nothing is encoded again. A key that may not read gets the version alone."""
     expected = _expected(if_match, None)
     found = await service_of(request).documents.patch(principal, collection, doc_id, body.metadata, expected)
-    return JsonResponse(document_value(found), headers={"ETag": f'"{found.version}"'})
+    value = document_value(found) if principal.may("read") else {"id": doc_id, "version": found.version}
+    return JsonResponse(value, headers={"ETag": f'"{found.version}"'})
 
 
 @router.delete(
@@ -177,6 +184,8 @@ def _expected(if_match: str | None, if_none_match: str | None) -> Expected:
         return "absent"
     if if_match is None:
         return "any"
+    if if_match.strip() == "*":
+        return "present"
     version = _ETAG.fullmatch(if_match.strip())
     if version is None:
         raise RequestError(f'If-Match is {if_match[:80]!r}, expected the ETag of a document, such as "7"')

@@ -44,11 +44,11 @@ async def search_many(request: Request, body: SearchesIn, principal: Reader) -> 
 async def _search_many(
     request: Request, service: Service, principal: Principal, body: SearchesIn
 ) -> list[dict[str, Any]]:
-    places: dict[str, list[int]] = {}
+    places: dict[tuple[str, int | None], list[int]] = {}  # what is asked together has one deadline
     for place, search in enumerate(body.searches):
-        places.setdefault(search.collection, []).append(place)
+        places.setdefault((search.collection, search.timeout_ms), []).append(place)
     results: dict[int, dict[str, Any]] = {}
-    for name, mine in places.items():
+    for (name, _), mine in places.items():
         answers: list[Answer | RequestError] | list[GrapnelError]
         try:
             specs = [spec_of(body.searches[place]) for place in mine]

@@ -20,10 +20,14 @@ Vectors: TypeAlias = Annotated[
 DocId: TypeAlias = Annotated[str, Field(min_length=1, max_length=512, examples=["json.dumps"])]
 
 
-class Strict(BaseModel):
-    """What clients send: unknown members are refused."""
+MOST = 1_000_000_000
+"""No whole number of a request is larger. What a server allows is far less: its [limits]."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+class Strict(BaseModel):
+    """What clients send: unknown members are refused, and so is a value of another type that could be converted."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 # -- documents ----------------------------------------------------------------------------------------------------
@@ -58,6 +62,13 @@ class DocumentOut(BaseModel):
     text: str | None = None
     metadata: dict[str, Any]
     vectors: dict[str, list[float]] | None = None
+    version: int
+
+
+class VersionOut(BaseModel):
+    """A document to a key that may write and not read."""
+
+    id: str
     version: int
 
 
@@ -119,7 +130,7 @@ class ListIn(Strict):
     """A page of documents. include: what of each document beside id, title, metadata and version."""
 
     filter: Filter | None = None
-    limit: int = Field(50, ge=1)
+    limit: int = Field(50, ge=1, le=MOST)
     after: str = ""
     include: list[Literal["text", "vectors"]] = ["text", "vectors"]
 
@@ -167,8 +178,8 @@ class Rerank(Strict):
     """Put the first `depth` hits in a better order; what is not reached in time stays as it was, with a note."""
 
     model: str = Field(examples=["similarity"])
-    depth: int = Field(50, ge=1)
-    timeout_ms: int | None = Field(None, ge=1)
+    depth: int = Field(50, ge=1, le=MOST)
+    timeout_ms: int | None = Field(None, ge=1, le=MOST)
 
 
 class SearchIn(Strict):
@@ -178,10 +189,10 @@ class SearchIn(Strict):
     vectors: Vectors = Field(default_factory=dict)
     like: DocId | None = Field(None, description="Find what is similar to this document, in place of a query.")
     mode: str | None = Field(None, description="null = the collection's default.", examples=["hybrid"])
-    k: int = Field(10, ge=1)
-    offset: int = Field(0, ge=0)
+    k: int = Field(10, ge=1, le=MOST)
+    offset: int = Field(0, ge=0, le=MOST)
     filter: Filter | None = None
-    depth: int | None = Field(None, ge=1, description="Candidates that each part contributes.")
+    depth: int | None = Field(None, ge=1, le=MOST, description="Candidates that each part contributes.")
     effort: Effort | None = None
     group: Literal["document", "passage"] = "document"
     fusion: Fusion | None = None
@@ -192,7 +203,7 @@ class SearchIn(Strict):
     explain: bool = Field(False, description="Also say the rank and score of each hit in each stage, and timings.")
     snippet_chars: int = Field(240, ge=0, le=10_000)
     include: list[Literal["text", "metadata"]] = ["text", "metadata"]
-    timeout_ms: int | None = Field(None, ge=1)
+    timeout_ms: int | None = Field(None, ge=1, le=MOST)
 
 
 class CollectionSearchIn(SearchIn):
@@ -286,12 +297,12 @@ class ContextIn(Strict):
     query: str = Field(min_length=1, examples=["how do I read a file line by line?"])
     mode: str | None = None
     filter: Filter | None = None
-    k: int = Field(20, ge=1, description="Passages to choose from.")
+    k: int = Field(20, ge=1, le=MOST, description="Passages to choose from.")
     budget_tokens: int = Field(2_000, ge=1, le=1_000_000)
     neighbours: int = Field(1, ge=0, le=10, description="Passages taken along before and after each one found.")
     min_score: float | None = None
     rerank: Rerank | None = None
-    timeout_ms: int | None = Field(None, ge=1)
+    timeout_ms: int | None = Field(None, ge=1, le=MOST)
 
 
 class BlockOut(BaseModel):
@@ -346,8 +357,8 @@ class ChunkingIn(Strict):
     """How documents are cut into passages."""
 
     kind: Literal["none", "tokens"] = "none"
-    max_tokens: int | None = None
-    overlap: int | None = None
+    max_tokens: int | None = Field(None, ge=1, le=MOST)
+    overlap: int | None = Field(None, ge=0, le=MOST)
     markdown: bool | None = None
 
 

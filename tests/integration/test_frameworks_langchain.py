@@ -1,0 +1,362 @@
+"""The LangChain adapters: LangChain's own suites over a folder and over a server, and what the suites do not ask."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+# Before the import: traces would go to LangSmith, which the socket guard refuses.
+os.environ |= {"LANGSMITH_TRACING": "false", "LANGCHAIN_TRACING_V2": "false"}
+
+import numpy as np
+import pytest
+
+pytest.importorskip("langchain_tests", reason="needs the `clients` extra: langchain-core and langchain-tests")
+
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.vectorstores import VectorStore
+from langchain_tests.integration_tests import (
+    EmbeddingsIntegrationTests,
+    RetrieversIntegrationTests,
+    VectorStoreIntegrationTests,
+)
+from langchain_tests.integration_tests.vectorstores import EMBEDDING_SIZE
+from langchain_tests.unit_tests import EmbeddingsUnitTests
+
+from api.client import Grapnel
+from api.frameworks.conditions import EVERYTHING
+from api.frameworks.langchain import GrapnelEmbeddings, GrapnelRetriever, GrapnelVectorStore
+from api.frameworks.models import Embedder, LocalEmbedder, ServerEmbedder
+from api.frameworks.store import FolderStore, Store, open_folder, open_server
+from index.errors import ConfigError, CorpusError, RequestError
+from retrieval.chunking import ChunkingConfig
+from retrieval.collection import Collection
+from retrieval.collection_config import CollectionConfig
+from retrieval.encoders import EncoderConfig
+from retrieval.types import Document as StoredDocument
+
+MakeStore = Callable[..., Store]
+"""dim of the vectors that clients bring, None = a hashing encoder makes them -> an empty store."""
+
+
+@pytest.fixture(scope="module", params=["folder", "server"])
+def stores(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, hashing_config: Any
+) -> Callable[[int | None], Store]:
+    """Make each store once for the module: creating one is the slow part of most tests."""
+    folder = tmp_path_factory.mktemp("folders")
+
+    @cache
+    def store(dim: int | None) -> Store:
+        name = f"dim-{dim}".lower()
+        if request.param == "server":
+            return open_server(request.getfixturevalue("server").url, name, dim=dim)
+        if dim is None:
+            Collection.create(folder / name, hashing_config()).close()
+        return open_folder(folder / name, dim)
+
+    return store
+
+
+@pytest.fixture
+def make_store(stores: Callable[[int | None], Store]) -> MakeStore:
+    def make(dim: int | None = None) -> Store:
+        store = stores(dim)
+        store.delete(filter=EVERYTHING)
+        return store
+
+    return make
+
+
+class TestVectorStoreWithEmbeddings(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, make_store: MakeStore) -> VectorStore:
+        return GrapnelVectorStore(make_store(EMBEDDING_SIZE), self.get_embeddings())
+
+
+class TestVectorStoreThatEncodes(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, make_store: MakeStore) -> VectorStore:
+        return GrapnelVectorStore(make_store())
+
+
+TEXTS = [
+    "An anchor holds a ship in place.",
+    "A grapnel is a small anchor with several flukes.",
+    "A kedge is a light anchor for warping a ship.",
+    "Bread rises with yeast.",
+]
+
+
+class TestRetriever(RetrieversIntegrationTests):
+    @pytest.fixture(autouse=True)
+    def _filled(self, make_store: MakeStore) -> None:
+        self.store = make_store()
+        GrapnelVectorStore(self.store).add_texts(TEXTS)
+
+    @property
+    def retriever_constructor(self) -> type[BaseRetriever]:
+        return GrapnelRetriever
+
+    @property
+    def retriever_constructor_params(self) -> dict[str, Any]:
+        return {"store": self.store}
+
+    @property
+    def retriever_query_example(self) -> str:
+        return "a small anchor"
+
+
+@pytest.fixture(params=["here", "server"])
+def embedder(request: pytest.FixtureRequest) -> Iterator[Embedder]:
+    if request.param == "here":
+        yield LocalEmbedder(EncoderConfig(kind="hashing", dim=64))
+        return
+    with Grapnel(request.getfixturevalue("server").url) as client:
+        yield ServerEmbedder(client)
+
+
+class TestEmbeddings(EmbeddingsIntegrationTests):
+    @pytest.fixture(autouse=True)
+    def _embedder(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+
+    @property
+    def embeddings_class(self) -> type[Embeddings]:
+        return GrapnelEmbeddings
+
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"embedder": self.embedder}
+
+
+class TestEmbeddingsOffline(EmbeddingsUnitTests):
+    @property
+    def embeddings_class(self) -> type[Embeddings]:
+        return GrapnelEmbeddings
+
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"embedder": LocalEmbedder(EncoderConfig(kind="hashing", dim=64))}
+
+
+# -- what the suites do not ask ---------------------------------------------------------------------------------------
+
+DIM = 8
+MANY = 60
+
+
+class Unit(Embeddings):
+    """Unit vectors by the number in a text, drawn once; a query gets that of its number, a little turned."""
+
+    def __init__(self) -> None:
+        drawn = np.random.default_rng(7).normal(size=(MANY, DIM))
+        self.vectors = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.vectors[int(text.split()[1])].tolist() for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return (self.vectors[int(text.split()[1])] + 0.2).tolist()
+
+
+@pytest.fixture
+def numbered(make_store: MakeStore) -> tuple[GrapnelVectorStore, Unit]:
+    unit = Unit()
+    texts = [f"text {number}" for number in range(MANY)]
+    metadatas = [{"even": number % 2 == 0, "number": number} for number in range(MANY)]
+    ids = [f"n{number:02}" for number in range(MANY)]
+    store = GrapnelVectorStore.from_texts(texts, unit, metadatas, ids=ids, store=make_store(DIM), mode="dense")
+    return store, unit
+
+
+def cosines(unit: Unit, number: int) -> np.ndarray[Any, Any]:
+    query = np.asarray(unit.embed_query(f"text {number}"))
+    return unit.vectors @ (query / np.linalg.norm(query))
+
+
+def test_scores_are_cosines_of_the_embeddings(numbered: tuple[GrapnelVectorStore, Unit]) -> None:
+    store, unit = numbered
+    expected = cosines(unit, 5)
+    order = np.argsort(-expected)[:10]
+    found = store.similarity_search_with_score("text 5", k=10)
+    assert [document.metadata["number"] for document, _ in found] == order.tolist()
+    assert [score for _, score in found] == pytest.approx(expected[order].tolist(), abs=1e-6)
+    by_vector = store.similarity_search_by_vector(unit.embed_query("text 5"), k=10)
+    assert by_vector == [document for document, _ in found]
+    relevant = store.similarity_search_with_relevance_scores("text 5", k=10, score_threshold=0.7)
+    kept = [value for value in (1 + expected[order]) / 2 if value >= 0.7]
+    assert [score for _, score in relevant] == pytest.approx(kept, abs=1e-6)
+    assert 0 < len(kept) < 10
+
+
+def test_filters_reach_every_kind_of_search(numbered: tuple[GrapnelVectorStore, Unit]) -> None:
+    store, unit = numbered
+    even = {"type": "eq", "key": "even", "value": True}
+    order = [int(number) for number in np.argsort(-cosines(unit, 5)) if number % 2 == 0][:7]
+    assert [each.metadata["number"] for each in store.similarity_search("text 5", k=7, filter=even)] == order
+    retriever = store.as_retriever(search_kwargs={"k": 7, "filter": even})
+    assert [each.metadata["number"] for each in retriever.invoke("text 5")] == order
+    vector = unit.embed_query("text 5")
+    assert [each.metadata["number"] for each in store.similarity_search_by_vector(vector, k=7, filter=even)] == order
+    diverse = store.max_marginal_relevance_search("text 5", k=7, filter=even)
+    assert len(diverse) == 7
+    assert all(each.metadata["even"] for each in diverse)
+
+
+def test_a_field_that_no_document_has_is_missing_everywhere(numbered: tuple[GrapnelVectorStore, Unit]) -> None:
+    store, _ = numbered
+    assert store.similarity_search("text 5", k=3, filter={"type": "eq", "key": "nowhere", "value": 1}) == []
+    absent = {"type": "or", "filters": [{"type": "ne", "key": "nowhere", "value": 1}]}
+    assert len(store.similarity_search("text 5", k=3, filter=absent)) == 3
+    with pytest.raises(RequestError, match="type"):
+        store.similarity_search("text 5", k=3, filter={"even": True})
+    store.delete(filter={"type": "exists", "key": "nowhere"})
+    assert store.store.count() == MANY
+
+
+@pytest.mark.parametrize("lambda_mult", [0.0, 0.4, 1.0])
+def test_marginal_relevance_is_that_of_the_formula(
+    numbered: tuple[GrapnelVectorStore, Unit], lambda_mult: float
+) -> None:
+    store, unit = numbered
+    relevance = cosines(unit, 5)
+    pool = np.argsort(-relevance)[:20]
+    scaled = (relevance[pool] - relevance[pool].min()) / np.ptp(relevance[pool])
+    chosen: list[int] = []
+    while len(chosen) < 6:
+        values = {
+            place: lambda_mult * scaled[place]
+            - (1 - lambda_mult) * max((unit.vectors[pool[place]] @ unit.vectors[pool[c]] for c in chosen), default=0.0)
+            for place in range(20)
+            if place not in chosen
+        }
+        chosen.append(max(values, key=lambda place: values[place]))
+    options: dict[str, Any] = {"k": 6, "fetch_k": 20, "lambda_mult": lambda_mult}
+    found = store.max_marginal_relevance_search("text 5", **options)
+    assert [each.metadata["number"] for each in found] == pool[chosen].tolist()
+    assert store.max_marginal_relevance_search_by_vector(unit.embed_query("text 5"), **options) == found
+
+
+def test_everything_or_what_matches_can_be_deleted(numbered: tuple[GrapnelVectorStore, Unit]) -> None:
+    store, _ = numbered
+    store.delete([])
+    assert store.store.count() == MANY
+    store.delete(filter={"type": "lt", "key": "number", "value": 10})
+    assert store.store.count() == MANY - 10
+    assert store.store.count({"type": "lt", "key": "number", "value": 15}) == 5
+    store.delete()
+    assert store.store.count() == 0
+
+
+async def test_asynchronous_calls_answer_the_same(numbered: tuple[GrapnelVectorStore, Unit]) -> None:
+    store, unit = numbered
+    assert await store.asimilarity_search("text 9", k=5) == store.similarity_search("text 9", k=5)
+    assert await store.asimilarity_search_with_score("text 9", k=5) == store.similarity_search_with_score("text 9", k=5)
+    vector = unit.embed_query("text 9")
+    assert await store.amax_marginal_relevance_search_by_vector(vector, k=5) == (
+        store.max_marginal_relevance_search_by_vector(vector, k=5)
+    )
+    relevant = await store.asimilarity_search_with_relevance_scores("text 9", k=5, score_threshold=0.7)
+    assert relevant == store.similarity_search_with_relevance_scores("text 9", k=5, score_threshold=0.7)
+    more = await GrapnelVectorStore.afrom_texts(["text 3"], unit, ids=["more"], store=store.store)
+    assert [each.page_content for each in await more.aget_by_ids(["more"])] == ["text 3"]
+
+
+def test_collection_and_embedding_must_agree(make_store: MakeStore) -> None:
+    with pytest.raises(ConfigError, match="encodes by itself"):
+        GrapnelVectorStore(make_store(), DeterministicFakeEmbedding(size=DIM))
+    with pytest.raises(ConfigError, match="give the embedding model"):
+        GrapnelVectorStore(make_store(DIM))
+    with pytest.raises(ValueError, match="give the embedding model"):  # pydantic's own error around ours
+        GrapnelRetriever(store=make_store(DIM))
+
+
+def test_words_alone_need_no_vector(make_store: MakeStore) -> None:
+    class OnlyDocuments(Unit):
+        def embed_query(self, text: str) -> list[float]:
+            raise AssertionError(f"{text!r} is embedded, for a search by words")
+
+    store = GrapnelVectorStore.from_texts(["owl 1", "eagle 2"], OnlyDocuments(), store=make_store(DIM), mode="lexical")
+    assert [each.page_content for each in store.similarity_search("eagle")] == ["eagle 2"]
+    with pytest.raises(AssertionError, match="is embedded"):
+        store.similarity_search("eagle", mode="dense")
+
+
+def test_what_cannot_be_stored_or_means_nothing_is_refused(make_store: MakeStore) -> None:
+    store = GrapnelVectorStore(make_store())
+    with pytest.raises((CorpusError, RequestError)):
+        store.add_documents([Document(page_content="text", metadata={"when": object()})])
+    with pytest.raises((CorpusError, RequestError)):
+        store.add_texts([""])
+    with pytest.raises(RequestError, match="2 ids for 1 documents"):
+        store.add_documents([Document(page_content="text")], ids=["a", "b"])
+    with pytest.raises(RequestError, match="namespace"):
+        store.add_documents([Document(page_content="text")], namespace="n")
+    with pytest.raises(TypeError, match="fetch"):
+        store.similarity_search("text", fetch=3)
+    assert store.store.count() == 0
+
+
+def test_titles_are_metadata_and_documents_are_whole(make_store: MakeStore) -> None:
+    store = make_store()
+    store.add(
+        [StoredDocument("a", "An owl.", "Birds", {"x": 1}), StoredDocument("b", "An elk.", "T", {"title": "own"})]
+    )
+    vectors = GrapnelVectorStore(store)
+    assert vectors.get_by_ids(["b", "none", "a"]) == [
+        Document(id="b", page_content="An elk.", metadata={"title": "own"}),
+        Document(id="a", page_content="An owl.", metadata={"title": "Birds", "x": 1}),
+    ]
+    assert vectors.similarity_search("owl", k=1)[0].metadata == {"title": "Birds", "x": 1}
+
+
+def test_the_retriever_searches_as_it_is_told(make_store: MakeStore) -> None:
+    store = make_store()
+    GrapnelVectorStore(store).add_texts(TEXTS, [{"n": n} for n in range(4)])
+    first = {"type": "lt", "key": "n", "value": 2}
+    found = GrapnelRetriever(store=store, mode="lexical", filter=first, k=4).invoke("anchor ship")
+    assert {each.metadata["n"] for each in found} == {0, 1}
+    assert GrapnelRetriever(store=store, mode="lexical", min_score=1e6).invoke("anchor") == []
+
+
+def test_cut_documents_are_found_by_their_passages(memory_path: Path, hashing_config: Any) -> None:
+    config: CollectionConfig = hashing_config(chunking=ChunkingConfig("tokens", max_tokens=32, overlap=0))
+    text = " ".join(f"Sentence {number} speaks of owls." for number in range(40))
+    with Collection.create(memory_path / "cut", config) as collection:
+        store = FolderStore(collection)
+        vectors = GrapnelVectorStore(store)
+        vectors.add_documents([Document(id="long", page_content=text), Document(id="short", page_content="An elk.")])
+        found = vectors.similarity_search("owls", k=5, mode="lexical")
+        assert [each.id for each in found] == ["long"]
+        assert found[0].page_content in text
+        assert len(found[0].page_content) < len(text) / 2
+        passages = GrapnelRetriever(store=store, k=5, mode="lexical", group="passage").invoke("owls")
+        assert [each.id for each in passages] == ["long"] * 5
+        assert len({each.page_content for each in passages}) == 5
+        assert vectors.get_by_ids(["long"])[0].page_content == text
+
+
+def test_server_and_process_encode_alike(server: Any) -> None:
+    texts = [f"text number {number} about owls" for number in range(300)]
+    here = LocalEmbedder(EncoderConfig(kind="hashing", dim=64))
+    with Grapnel(server.url) as client:
+        there = ServerEmbedder(client)
+        np.testing.assert_allclose(there.passages(texts), here.passages(texts), atol=1e-6)
+        np.testing.assert_allclose(there.queries(texts[:3]), here.queries(texts[:3]), atol=1e-6)
+        assert len(there.passages([])) == 0
+        assert GrapnelEmbeddings(there).embed_documents(texts[:2]) == pytest.approx(
+            np.asarray(here.passages(texts[:2])), abs=1e-6
+        )
+
+
+def test_one_folder_is_opened_once_in_a_process(memory_path: Path) -> None:
+    first = open_folder(memory_path / "shared", 3)
+    assert open_folder(memory_path / ".." / memory_path.name / "shared") is first
+    first.add([StoredDocument("a", "text", vectors={"dense": np.ones(3, np.float32)})])
+    del first
+    again = open_folder(memory_path / "shared")
+    assert again.count() == 1
