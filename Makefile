@@ -1,6 +1,7 @@
 # Two commands are enough: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup lucene lucene-peer demo test lint format bench bench-foundation bench-speed chaos clean
+.PHONY: help setup lucene lucene-peer clients browser demo serve test lint format bench bench-foundation bench-speed
+.PHONY: bench-serve chaos clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -36,13 +37,27 @@ $(VENV)/lucene-peer: $(VENV)/lucene
 
 lucene-peer: $(VENV)/lucene-peer ## also what pyserini's own searcher needs, to compare with it
 
+$(VENV)/clients: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet -e '.[clients]'
+	touch $@
+
+clients: $(VENV)/clients ## add the frameworks grapnel plugs into, and the official clients and suites the tests drive it with
+
+browser: $(VENV)/ready ## add what the page's tests need: playwright-core and, on Debian as root, chromium
+	npm install --prefix $(VENV)/browser --no-audit --no-fund --silent playwright-core@1.64.1
+	command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
+
 demo: setup      ## build a collection from this machine's Python documentation and ask it five questions
 	$(BIN)/python -m api.demo
+
+serve: setup     ## serve the demo collection and others under demo/ on http://127.0.0.1:8080
+	$(BIN)/python -m api.demo build
+	$(BIN)/grapnel serve --data demo
 
 test: setup      ## the whole suite
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-lint: setup      ## ruff and mypy --strict
+lint: clients    ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -51,7 +66,7 @@ format: setup    ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-foundation bench-speed ## all benchmarks
+bench: bench-foundation bench-speed bench-serve ## all benchmarks
 
 bench-foundation: lucene-peer ## quality, latency, build, filters and live writes, beside their peers
 	$(BIN)/python tests/bench/bench_foundation.py
@@ -63,10 +78,15 @@ $(VENV)/speed-peers: $(VENV)/ready
 bench-speed: $(VENV)/speed-peers ## encoders, indexes, filters and a large build, beside their peers
 	$(BIN)/python tests/bench/bench_speed.py
 
-chaos: setup     ## the long fault tests: 200 rounds of kill -9 at random times, every named point, every bit flip
+bench-serve: $(VENV)/clients ## the service under load, beside its parts and its peers
+	$(BIN)/python -m api.demo build
+	$(BIN)/python tests/bench/bench_serve.py
+
+chaos: clients   ## the long fault tests: 200 rounds of kill -9 at random times, every named point, every bit flip
 	GRAPNEL_CHAOS_ROUNDS=200 $(BIN)/python -m pytest -m "not gpu" \
 	  tests/integration/test_collection_kill.py tests/integration/test_collection_faults.py \
-	  tests/integration/test_collection_threads.py tests/property/test_collection_state.py
+	  tests/integration/test_collection_threads.py tests/property/test_collection_state.py \
+	  tests/integration/test_api_chaos.py tests/integration/test_api_faults.py tests/integration/test_api_openapi.py
 
 clean:           ## remove the environment and everything generated
 	rm -rf $(VENV) demo .bench build *.egg-info

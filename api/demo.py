@@ -1,4 +1,7 @@
-"""`make demo`: a real collection from this machine's Python documentation, and five questions to it."""
+"""`make demo`: a real collection from this machine's Python documentation, and five questions to it.
+
+`python -m api.demo build`, of `make serve`, makes the collection alone.
+"""
 
 import sys
 from pathlib import Path
@@ -16,13 +19,19 @@ QUESTIONS = (
 )
 
 
+def build() -> int:
+    """Build the demo collection unless it is there, going on with a build that was interrupted; return exit status."""
+    if (FOLDER / "shards/0000/CURRENT").exists():
+        return 0
+    resume = ["--resume"] if (FOLDER / "collection.toml").exists() else []
+    return main(["build", "python-docs", "--out", str(FOLDER), *resume])
+
+
 def demo() -> int:
-    """Build the demo collection unless it is there, ask the questions, say what to type next; return exit status."""
-    if not (FOLDER / "shards/0000/CURRENT").exists():
-        resume = ["--resume"] if (FOLDER / "collection.toml").exists() else []
-        status = main(["build", "python-docs", "--out", str(FOLDER), *resume])
-        if status:
-            return status
+    """Build the demo collection, ask the questions, say what to type next; return exit status."""
+    status = build()
+    if status:
+        return status
     status = main(["search", str(FOLDER), *QUESTIONS, "-k", "3"])
     print(  # noqa: T201  the demo is a command
         "\nNow ask your own:\n"
@@ -37,4 +46,4 @@ def demo() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(demo())
+    sys.exit(build() if sys.argv[1:] == ["build"] else demo())

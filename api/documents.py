@@ -43,7 +43,7 @@ class Documents:
         self, principal: Principal, name: str, after: str, limit: int, condition: Mapping[str, Json] | None
     ) -> list[StoredDocument]:
         """Return up to `limit` documents with ids greater than `after`, by id."""
-        self._check_count("limit", limit, self._service.limits.k)
+        self._check_count("documents", limit, self._service.limits.k)
         own, strict = principal.restricted(condition), principal.filter is None
         return await self._service.reading(
             principal, name, lambda collection: collection.page(after, limit, own, strict_filter=strict)

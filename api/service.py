@@ -325,6 +325,7 @@ class Service:
     async def embed(self, principal: Principal, encoder: str, texts: Sequence[str], side: Side) -> Embedded:
         """Encode texts. Raises NotFoundError on an unknown encoder, RequestError beyond the limits."""
         self.check(principal, "read")
+        self.check_ready()
         self.models.encoder_config(encoder)
         self.check_texts(texts)
         return await self.reads.run(lambda: self.models.embed(encoder, texts, side))
@@ -334,6 +335,7 @@ class Service:
     ) -> RerankResult:
         """Order candidates for a query. Raises NotFoundError on an unknown reranker, RequestError beyond the limits."""
         self.check(principal, "read")
+        self.check_ready()
         self.models.check_reranker(reranker)
         self.check_texts([query, *(f"{title}{text}" for text, title in candidates)])
         deadline = time.monotonic() + self.limits.timeout_s

@@ -9,8 +9,9 @@ GrapnelHybridRetriever(store).run("anchor")["documents"]
 mine = GrapnelDocumentStore("mine", embedding_dim=384)           # takes the embeddings of an embedder
 GrapnelEmbeddingRetriever(mine).run(query_embedding=[...])
 
-Pipelines that are loaded from YAML need haystack.core.serialization.allow_deserialization_module("api.frameworks.*"),
-and the store's api_key as Secret.from_env_var("NAME").
+Haystack loads pipelines from YAML only with classes that it is told to trust: put "api.frameworks.*" into the variable
+HAYSTACK_DESERIALIZATION_ALLOWLIST of the environment, or give it to allow_deserialization_module (of
+haystack.core.serialization). A store whose api_key is Secret.from_env_var("NAME") can be saved.
 """
 
 import asyncio
@@ -29,7 +30,8 @@ class _Retriever:
     """What the retrievers share.
 
     filters: for every search; filter_policy: whether those of a search take their place or are added.
-    Raises ValueError on top_k below 1.
+    Raises ValueError on top_k below 1. Those with arguments of their own call it by name: `component` makes a class
+    anew, which a bare super() does not survive.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class GrapnelEmbeddingRetriever(_Retriever):
         *,
         return_embedding: bool = False,
     ) -> None:
-        super().__init__(document_store, filters, top_k, filter_policy)
+        _Retriever.__init__(self, document_store, filters, top_k, filter_policy)  # see `_Retriever`
         self.return_embedding = return_embedding
 
     def _options(self) -> dict[str, Any]:
@@ -146,7 +148,7 @@ class GrapnelHybridRetriever(_Retriever):
         dense_weight: float | None = None,
         return_embedding: bool = False,
     ) -> None:
-        super().__init__(document_store, filters, top_k, filter_policy)
+        _Retriever.__init__(self, document_store, filters, top_k, filter_policy)  # see `_Retriever`
         self.dense_weight = dense_weight
         self.return_embedding = return_embedding
 

@@ -1,6 +1,6 @@
 """Haystack's filters in the grammar of retrieval/filters.py.
 
-    ==  !=          eq, ne; None also means a missing field
+    ==  !=          eq, ne; None also means a missing field; dates are compared as they are written
     >  >=  <  <=    gt, gte, lt, lte; with numbers, or with ISO 8601 dates, which compare by code point: write them all
                     in one form (same precision, same time zone). None matches nothing.
     in  not in      in, nin; the value is a list, and None in it also means a missing field
@@ -49,6 +49,8 @@ def _node(value: Any) -> Condition:
 
 def _logic(value: dict[str, Any]) -> Condition:
     _need(value, "operator", "conditions")
+    if not isinstance(value["conditions"], list):
+        raise FilterError(f"conditions is {value['conditions']!r:.80}, expected a list of filters")
     parts = [_node(part) for part in value["conditions"]]
     both: Condition = {"type": "and", "filters": parts} if parts else EVERYTHING
     match value["operator"]:
@@ -97,7 +99,7 @@ def _membership(key: str, kind: str, operand: Any) -> Condition:
     return {"type": kind, "key": key, "value": operand}
 
 
-def _absence(key: str, negated: bool, values: list[Any]) -> Condition:  # noqa: FBT001  private, and called by name only
+def _absence(key: str, negated: bool, values: list[Any]) -> Condition:
     """Return a filter for one of `values`, or a missing field; or its opposite."""
     if key == ID:  # no document lacks an id
         return {

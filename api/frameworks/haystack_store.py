@@ -227,8 +227,9 @@ class GrapnelDocumentStore:
     ) -> list[HaystackDocument]:
         """Return the best documents by words and vectors together.
 
-        query_embedding: None where the collection encodes by itself. dense_weight: share of the vectors, in [0, 1];
-        None = as the collection fuses. Raises RequestError without an embedding where documents bring theirs.
+        query_embedding: None where the collection encodes by itself; RequestError without it where documents bring
+        theirs. dense_weight: share of the vectors, in [0, 1]; None = as the collection fuses. A document without an
+        embedding counts as one of cosine 0.
         """
         layout = self.store.layout()
         vectors: dict[str, Vector] = {}

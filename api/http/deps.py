@@ -60,7 +60,7 @@ Collection: TypeAlias = Annotated[
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of a route's problems: those every route may have, and `statuses`."""
-    usual = (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+    usual = (400, 401, 403, 404, 408, 413, 415, 422, 429, 431, 500, 503, 504, 507)
     schema = {"$ref": f"#/components/schemas/{ProblemOut.__name__}"}  # `model` would put it under application/json
     return {
         status: {"content": {MEDIA_TYPE: {"schema": schema}}, "description": "Problem (RFC 9457)"}

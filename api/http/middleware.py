@@ -29,6 +29,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _STREAMED: Final = re.compile(r"/v1/collections/[^/]+/bulk")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _QUIET = ("/health", "/metrics")
+_READING = ("/search", "/context", "/get", "/list", "/embeddings", "/rerank", "/embed", "/mcp")
+"""How the addresses end whose POST changes nothing."""
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -92,21 +94,21 @@ class Requests:
         path = getattr(route, "path", "(none)")
         method = scope["method"] if route is not None else "(none)"
         self._metrics.request(method, path, status, seconds)
-        slow = seconds > self._slow_s
-        if (slow or status >= 500 or method not in _SAFE) and not path.startswith(_QUIET):
-            changes = not scope["path"].endswith(("/search", "/context", "/get", "/list"))
-            if slow or status >= 500 or changes:
-                level = logging.WARNING if slow or status >= 500 else logging.INFO
-                principal: Principal | None = scope.get("grapnel.principal")
-                about: dict[str, Any] = {
-                    "request_id": scope["grapnel.request_id"],
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "status": status,
-                    "ms": round(1000 * seconds, 1),
-                    "key": principal.name if principal else None,
-                }
-                log.log(level, "slow request" if slow else "request", extra=about)
+        slow, failed = seconds > self._slow_s, status >= 500
+        changes = method not in _SAFE and not scope["path"].endswith(_READING)
+        if path.startswith(_QUIET) or not (slow or failed or changes):
+            return
+        principal: Principal | None = scope.get("grapnel.principal")
+        about: dict[str, Any] = {
+            "request_id": scope["grapnel.request_id"],
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": round(1000 * seconds, 1),
+            "key": principal.name if principal else None,
+        }
+        level = logging.WARNING if slow or failed else logging.INFO
+        log.log(level, "slow request" if slow else "request", extra=about)
 
 
 class Access:
@@ -134,12 +136,9 @@ class Access:
         origin = headers.get("origin")
         if origin is not None and not _is_own(origin, named):
             return problems.problem(problems.FORBIDDEN, "requests of other web pages are not answered", request_id)
-        if _CONTROL.search(scope["path"]):  # routing would drop a final line feed, and with it the last of an id
-            return problems.problem(problems.BAD_REQUEST, "the path holds a control character", request_id)
-        if "\ufffd" in scope["path"] and not _is_utf8(
-            unquote_to_bytes(scope.get("raw_path", b""))
-        ):  # ids would become one
-            return problems.problem(problems.BAD_REQUEST, "the path is not UTF-8", request_id)
+        flaw = _flaw_of(scope)
+        if flaw:
+            return problems.problem(problems.BAD_REQUEST, flaw, request_id)
         if is_public(scope["path"]):
             return None
         principal = self._principal(headers)
@@ -170,12 +169,16 @@ def _is_own(origin: str, host: str) -> bool:
     return page != "" and (page == host or (_without_port(host) == host == _without_port(page)))
 
 
-def _is_utf8(path: bytes) -> bool:
-    try:
-        path.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _flaw_of(scope: Scope) -> str:
+    """Say why a path cannot mean what it seems to, empty where it can."""
+    if _CONTROL.search(scope["path"]):
+        return "the path holds a control character"  # routing would drop a final line feed: another id
+    if "\ufffd" in scope["path"]:  # what every byte becomes that is none of UTF-8, unless it was sent itself
+        try:
+            unquote_to_bytes(scope.get("raw_path", b"")).decode()
+        except UnicodeDecodeError:
+            return "the path is not UTF-8"
+    return ""
 
 
 def _covers(pattern: str, host: str) -> bool:

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from api.http.answers import JsonResponse
 from index.errors import (
@@ -39,6 +40,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 _READ_ONLY_CAUSES = (errno.EROFS, errno.EACCES, errno.EPERM)
 _DETAIL_CHARACTERS = 2_000
 _ERRORS = 20
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 class Kind(NamedTuple):
@@ -152,7 +154,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = _BY_STATUS.get(error.status_code, BAD_REQUEST._replace(status=error.status_code))
     ours = error.status_code in {408, 413, 415}
-    return problem(kind, str(error.detail) if ours else "", request_id_of(request), error.headers)
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return problem(kind, str(error.detail) if ours else "", request_id_of(request), headers)
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods of an address: of all its routes, where starlette names those of the first."""
+    routes = request.app.routes
+    found = (m for m in _METHODS if any(r.matches({**request.scope, "method": m})[0] is Match.FULL for r in routes))
+    return ", ".join(found)
 
 
 async def _defect(request: Request, _: Exception) -> Response:

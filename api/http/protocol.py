@@ -25,6 +25,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _in_head = False
+    _in_message = False
+    _arrived_bytes = 0
     _ending = False
     _timer: asyncio.TimerHandle | None = None
 
@@ -44,6 +46,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._in_head:
             self._head_bytes += len(data)
+        self._arrived_bytes = 0 if self._in_message else len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > self.limits.header_bytes:
             self._end(HEAD_TOO_LARGE)
@@ -57,7 +60,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._in_message = self._in_head = True
+        # If all that arrived belongs to this head; what follows other things in one piece is counted at its end.
+        self._head_bytes, self._arrived_bytes = self._arrived_bytes, 0
         self._await_head()
 
     def on_headers_complete(self) -> None:
@@ -66,7 +71,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_waiting()
         if self._ending:
             return
-        # A head that came in one piece was counted by nobody yet.
         head_bytes = len(self.url) + sum(len(name) + len(value) + _LINE_BYTES for name, value in self.headers)
         if head_bytes > self.limits.header_bytes:
             self._end(HEAD_TOO_LARGE)
@@ -80,6 +84,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a request, unless it was refused."""
+        self._in_message = False
         if not self._ending:
             super().on_message_complete()
 

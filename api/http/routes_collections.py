@@ -1,7 +1,7 @@
 """Collections, aliases, jobs, snapshots, models: what administrators do, and what all may look at."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
@@ -32,7 +32,10 @@ from retrieval.config import to_table
 
 router = APIRouter(route_class=StrictRoute)
 
-_CHANGES = problems(409, 507)
+Part = Annotated[str, Path(pattern="^[A-Za-z0-9-]{1,80}$")]
+"""The name of a job or a snapshot."""
+
+_CHANGES = problems(409)
 _STARTED: Mapping[int | str, dict[str, Any]] = {**_CHANGES, 202: {"model": JobOut, "description": "Started"}}
 
 
@@ -124,7 +127,7 @@ async def list_jobs(request: Request, principal: Admin) -> Response:
 
 
 @router.get("/v1/jobs/{job}", response_model=JobOut, responses=COMMON, tags=["jobs"])
-async def get_job(request: Request, principal: Admin, job: str = Path(max_length=80)) -> Response:
+async def get_job(request: Request, principal: Admin, job: Part) -> Response:
     """Return how far a job has come."""
     return JsonResponse(job_value(service_of(request).upkeep.job(principal, job)))
 
@@ -154,9 +157,7 @@ async def create_snapshot(request: Request, collection: Collection, principal: A
     responses=_CHANGES,
     tags=["snapshots"],
 )
-async def delete_snapshot(
-    request: Request, collection: Collection, principal: Admin, snapshot: str = Path(max_length=80)
-) -> Response:
+async def delete_snapshot(request: Request, collection: Collection, principal: Admin, snapshot: Part) -> Response:
     """Delete a snapshot."""
     await service_of(request).upkeep.delete_snapshot(principal, collection, snapshot)
     return Response(status_code=204)
@@ -170,7 +171,7 @@ async def delete_snapshot(
     tags=["snapshots"],
 )
 async def restore_snapshot(
-    request: Request, collection: Collection, body: RestoreIn, principal: Admin, snapshot: str = Path(max_length=80)
+    request: Request, collection: Collection, body: RestoreIn, principal: Admin, snapshot: Part
 ) -> Response:
     """Start to make a new collection of a snapshot, after its checksum is found right."""
     job = service_of(request).upkeep.restore(principal, collection, snapshot, body.into)

@@ -1,6 +1,5 @@
 """Documents: one, several, a page, a stream."""
 
-import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -11,6 +10,7 @@ from api.http.answers import JsonResponse, StrictRoute, check_media_type
 from api.http.bulk import Bulk
 from api.http.deps import COMMON, Collection, Reader, Writer, problems, service_of
 from api.http.schemas import (
+    LIMIT,
     MOST,
     AddOut,
     BulkOut,
@@ -34,13 +34,19 @@ from retrieval.types import Document, StoredDocument
 
 router = APIRouter(route_class=StrictRoute, tags=["documents"])
 
-Id = Annotated[str, Path(min_length=1, max_length=512, examples=["json.dumps"])]
-IfMatch = Annotated[str | None, Header(description='Only where this version is stored, as `"7"`, or any, as `*`.')]
-IfNoneMatch = Annotated[str | None, Header(description="`*`: only where nothing is stored.")]
+# A control character is refused before routing, and the text of others is no id either.
+Id = Annotated[str, Path(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,512}$", examples=["json.dumps"])]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        pattern=r'^(\*|"?[0-9]{1,18}"?)$', description='Only where this version is stored, as `"7"`, or any, as `*`.'
+    ),
+]
+IfNoneMatch = Annotated[str | None, Header(pattern=r"^\*$", description="`*`: only where nothing is stored.")]
 
-_WRITES = problems(409, 412, 507)
+_WRITES = problems(409, 412)
+_PAGE = 50
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
-_ETAG = re.compile(r'"?(\d{1,18})"?')
 
 
 @router.get("/v1/collections/{collection}/documents", response_model=PageOut, responses=COMMON)
@@ -48,19 +54,25 @@ async def list_documents(
     request: Request,
     collection: Collection,
     principal: Reader,
-    limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
+    limit: Annotated[int | None, Query(ge=1, le=MOST, description=LIMIT)] = None,
     after: str = "",
 ) -> Response:
     """Return a page of documents, by id."""
-    found = await service_of(request).documents.page(principal, collection, after, limit, None)
-    return JsonResponse(_page(found, limit, ("text", "vectors")))
+    size = _page_size(request, limit)
+    found = await service_of(request).documents.page(principal, collection, after, size, None)
+    return JsonResponse(_page(found, size, ("text", "vectors")))
 
 
 @router.post("/v1/collections/{collection}/documents/list", response_model=PageOut, responses=COMMON)
 async def filter_documents(request: Request, collection: Collection, body: ListIn, principal: Reader) -> Response:
     """Return a page of the documents that match a filter, by id."""
-    found = await service_of(request).documents.page(principal, collection, body.after, body.limit, body.filter)
-    return JsonResponse(_page(found, body.limit, tuple(body.include)))
+    size = _page_size(request, body.limit)
+    found = await service_of(request).documents.page(principal, collection, body.after, size, body.filter)
+    return JsonResponse(_page(found, size, tuple(body.include)))
+
+
+def _page_size(request: Request, limit: int | None) -> int:
+    return min(_PAGE, service_of(request).limits.k) if limit is None else limit
 
 
 def _page(found: list[StoredDocument], limit: int, include: tuple[Literal["text", "vectors"], ...]) -> dict[str, Any]:
@@ -179,17 +191,12 @@ async def delete_document(
 
 def _expected(if_match: str | None, if_none_match: str | None) -> Expected:
     if if_none_match is not None:
-        if if_none_match.strip() != "*" or if_match is not None:
-            raise RequestError("If-None-Match takes `*` alone, and no If-Match beside it")
+        if if_match is not None:
+            raise RequestError("If-None-Match and If-Match are both given: a document cannot be both absent and there")
         return "absent"
     if if_match is None:
         return "any"
-    if if_match.strip() == "*":
-        return "present"
-    version = _ETAG.fullmatch(if_match.strip())
-    if version is None:
-        raise RequestError(f'If-Match is {if_match[:80]!r}, expected the ETag of a document, such as "7"')
-    return int(version[1])
+    return "present" if if_match == "*" else int(if_match.strip('"'))
 
 
 def document_of(doc_id: str, body: DocumentContent | DocumentIn) -> Document:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.http.answers import JsonResponse, StrictRoute
-from api.http.deps import COMMON, Collection, Reader, metrics_of, service_of, while_connected
+from api.http.deps import COMMON, Collection, Reader, metrics_of, problems, service_of, while_connected
 from api.http.problems import request_id_of, value_of
 from api.http.schemas import ContextIn, ContextOut, Fusion, Rerank, SearchesIn, SearchesOut, SearchIn, SearchOut
 from api.http.traces import record_stages
@@ -21,8 +21,10 @@ from retrieval.types import Hit, Query, SearchRequest
 
 router = APIRouter(route_class=StrictRoute, tags=["search"])
 
+_RERANKED = problems(501, 502)
 
-@router.post("/v1/collections/{collection}/search", response_model=SearchOut, responses=COMMON)
+
+@router.post("/v1/collections/{collection}/search", response_model=SearchOut, responses=_RERANKED)
 async def search(request: Request, collection: Collection, body: SearchIn, principal: Reader) -> Response:
     """Answer one search."""
     answer = await while_connected(request, service_of(request).search_one(principal, collection, spec_of(body)))
@@ -64,7 +66,7 @@ async def _search_many(
     return [results[place] for place in range(len(body.searches))]
 
 
-@router.post("/v1/collections/{collection}/context", response_model=ContextOut, responses=COMMON)
+@router.post("/v1/collections/{collection}/context", response_model=ContextOut, responses=_RERANKED)
 async def context(request: Request, collection: Collection, body: ContextIn, principal: Reader) -> Response:
     """Return passages for a language model, within a budget of tokens, with citations."""
     search = SearchSpec(

@@ -24,6 +24,9 @@ MOST = 1_000_000_000
 """No whole number of a request is larger. What a server allows is far less: its [limits]."""
 
 
+LIMIT = "Documents of a page; null = 50, or as many as this server allows."
+
+
 class Strict(BaseModel):
     """What clients send: unknown members are refused, and so is a value of another type that could be converted."""
 
@@ -130,7 +133,7 @@ class ListIn(Strict):
     """A page of documents. include: what of each document beside id, title, metadata and version."""
 
     filter: Filter | None = None
-    limit: int = Field(50, ge=1, le=MOST)
+    limit: int | None = Field(None, ge=1, le=MOST, description=LIMIT)
     after: str = ""
     include: list[Literal["text", "vectors"]] = ["text", "vectors"]
 

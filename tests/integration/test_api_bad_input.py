@@ -117,6 +117,10 @@ def wire(server: Any, client: httpx.Client) -> Iterator[Wire]:
 
 
 SEARCH = "POST /v1/collections/c/search HTTP/1.1"
+CHUNKED = (
+    b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
 PUT = "PUT /v1/collections/c/documents/bad HTTP/1.1"
 GOOD = b'{"query": "otter"}'
 
@@ -144,7 +148,7 @@ BAD_JSON = {
     + b"1" * 5_000
     + b"}}",
     "100,000 lists": b"[" * 100_000,
-    "100,000 objects": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "40,000 objects": b'{"a":' * 40_000 + b"1" + b"}" * 40_000,
     "UTF-16": '{"query": "otter"}'.encode("utf-16"),
     "latin-1": '{"query": "l\u00f6we"}'.encode("latin-1"),
     "a byte order mark": b"\xef\xbb\xbf" + GOOD,
@@ -394,7 +398,7 @@ def test_a_bulk_stream_may_be_longer_than_a_body_but_its_lines_may_not(wire: Wir
 
 
 def test_a_giant_head_is_refused_however_it_comes(server: Any, wire: Wire) -> None:
-    giant = b"X-Large: " + b"x" * 9_000 + b"\r\n"
+    giant = b"X-Large: " + b"x" * 12_000 + b"\r\n"
     many = b"".join(b"x-%d: y\r\n" % number for number in range(1_000))
     address = b"GET /v1/collections?q=" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
     start = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
@@ -403,7 +407,6 @@ def test_a_giant_head_is_refused_however_it_comes(server: Any, wire: Wire) -> No
             with server.connect() as connection:
                 other = Wire(connection)
                 other.send(*(content[at : at + step] for at in range(0, len(content), step)))
-                other.finish_sending()
                 answer = other.answer()
                 assert answer.status == 431, (content[:40], step)
                 assert answer.problem["type"] == "grapnel:too-large"
@@ -488,10 +491,8 @@ def test_a_body_that_nobody_read_does_not_hold_the_connection(wire: Wire) -> Non
         b"POST /v1/search HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         b"POST /v1/search HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked, gzip\r\n\r\n",
-        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n5\r\nhelloworld\r\n",
+        CHUNKED + b"zz\r\n",
+        CHUNKED + b"5\r\nhelloworld\r\n",
         b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n",
     ],
 )
@@ -582,7 +583,7 @@ def test_upgrades_are_not_made(wire: Wire) -> None:
         ("/v1/collections/c/documents?limit=1e3", 422),
         ("/v1/collections/c/documents?limit=" + "9" * 5_000, 422),
         ("/v1/collections/c/documents?limit=-1", 422),
-        ("/v1/collections/c/documents?after=%00%ff", 200),
+        ("/v1/collections/c/documents?after=%00%ff", 422),
         ("/v1/collections/c/documents?limit=1&limit=x", 422),
         ("/v1/jobs/" + "x" * 81, 422),
         ("http://localhost/health/live", 200),

