@@ -57,7 +57,12 @@ def build_tantivy(
     Cost: about 30,000 passages of 110 words a second on one core.
     """
     config.validate()
-    index = create_index(folder, config)
+    # The engine's watcher thread takes a lock file where the index is at its own moment, even after the end: so the
+    # index is written in a folder that goes away, and what is finished moves out of it.
+    scratch = folder / ".building"
+    with storage_errors("create", scratch):
+        scratch.mkdir()
+    index = create_index(scratch, config)
     with engine_errors("write", folder):
         writer = index.writer(heap_bytes, 1)
     count = 0
@@ -69,9 +74,11 @@ def build_tantivy(
     with engine_errors("write", folder):
         writer.commit()
         writer.wait_merging_threads()
-    # Lock files, and the list of files tantivy may delete: a published component is read only.
-    for path in folder.glob(".*"):
-        path.unlink()
+    with storage_errors("move", folder):
+        for path in scratch.iterdir():
+            if not path.name.startswith("."):  # not locks, nor the list of files tantivy may delete: it may not
+                path.rename(folder / path.name)
+    remove_folder(scratch)
     return {"passages": count}
 
 

@@ -2,8 +2,8 @@
 
 GRAPNEL_TEST_CONTROL names a Unix socket to listen on; one JSON object a line is asked and answered:
 
-    {"do": "hold", "point": NAME}     who passes this failpoint from now on waits there
-    {"do": "release"}                 nobody waits any more
+    {"do": "hold", "point": NAME}     who passes this failpoint, too, from now on waits there
+    {"do": "release"}                 nobody waits any more, anywhere
     {"do": "held"}                    {"held": how many wait now}
     {"do": "arm", "folder": F, "kind": KIND, "count": N}   failing_disk.c, if it is preloaded from $LD_PRELOAD
     {"do": "disarm"}                  {"spent": what was written, or how often it was synced}
@@ -24,24 +24,27 @@ KINDS = ("off", "full", "short", "sync")
 
 
 class Gate:
-    """A failpoint to wait at."""
+    """Failpoints to wait at."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._point: str | None = None
+        self._points: set[str] = set()
         self._held = 0
 
     def failpoint(self, name: str) -> None:
         with self._changed:
-            if name != self._point:
-                return
-            self._held += 1
-            self._changed.wait_for(lambda: self._point != name)
-            self._held -= 1
+            if name in self._points:
+                self._held += 1
+                self._changed.wait_for(lambda: name not in self._points)
+                self._held -= 1
 
-    def hold(self, point: str | None) -> None:
+    def hold(self, point: str) -> None:
         with self._changed:
-            self._point = point
+            self._points.add(point)
+
+    def release(self) -> None:
+        with self._changed:
+            self._points.clear()
             self._changed.notify_all()
 
     @property
@@ -64,7 +67,7 @@ class Control(socketserver.StreamRequestHandler):
             case "hold":
                 gate.hold(asked["point"])
             case "release":
-                gate.hold(None)
+                gate.release()
             case "held":
                 return {"held": gate.held}
             case "arm":

@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -318,20 +318,17 @@ def assert_snapshots(client: Grapnel, data: Path) -> None:
         collection.delete_snapshot(snapshot.name)
 
 
-@pytest.fixture
-def founded(start_server: Callable[..., Any]) -> Iterator[Any]:
-    """A server with an empty collection but for the keeper."""
-    server = start_server()
+def make_collection(server: Any) -> None:
+    """Make the collection, empty but for the keeper."""
     with Grapnel(server.url) as client:
         client.create_collection(NAME, FIELDS)
         client.collection(NAME).put(Document(**keeper_value()))
-    yield server
-    assert server.defects() == []
 
 
-def test_kills_at_random_times_under_mixed_load(founded: Any) -> None:
+def test_kills_at_random_times_under_mixed_load(start_server: Callable[..., Any]) -> None:
     """One root lives through all rounds, so damage done in one would show in the next."""
-    server, rng = founded, random.Random(7)
+    server, rng = start_server(), random.Random(7)
+    make_collection(server)
     writers, founder = [Writer("a"), Writer("b")], Founder()
     for number in range(ROUNDS):
         clients = [*(writer.run for writer in writers), founder.run, search_on, compact_on]
@@ -357,13 +354,11 @@ def test_kills_at_random_times_under_mixed_load(founded: Any) -> None:
 SERVER_POINTS = sorted(point for point in kill.failpoints() if point.startswith(("aliases.", "snapshot.")))
 
 
-def test_kills_at_the_points_of_the_servers_own(founded: Any) -> None:
+def test_kills_at_the_points_of_the_servers_own(start_server: Callable[..., Any]) -> None:
     """What a server keeps beside its collections is as before or as after, and what was half-done is removed."""
-    server = founded
+    server = start_server(environment={"GRAPNEL_FAILPOINT": SERVER_POINTS[0]})
+    make_collection(server)
     aliases: dict[str, str] = {}
-    assert server.stop() == 0
-    server.environment["GRAPNEL_FAILPOINT"] = SERVER_POINTS[0]
-    server.start()
     for point, following in itertools.pairwise([*SERVER_POINTS, "none"]):
         with Grapnel(server.url, retries=0) as client, suppress(UnreachableError):
             client.set_alias(point.replace(".", "-"), NAME)

@@ -27,6 +27,9 @@ PROBLEM = "application/problem+json"
 NATIVE = ("/v1/collections", "/v1/aliases", "/v1/jobs", "/v1/search", "/v1/models")
 
 SCHEMATHESIS = """
+[checks]
+enabled = true
+
 [checks.not_a_server_error]
 # 504 is what a search gets that asks for an answer in `timeout_ms` and cannot have it: asked for, and documented.
 expected-statuses = ["2xx", "3xx", "4xx", 504]
@@ -158,7 +161,7 @@ def schemathesis(server: Any, folder: Path, *options: str) -> int:
     config.write_text(SCHEMATHESIS, encoding="utf-8")
     key = server.secrets["admin"]
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "--no-color", "run"]
-    told = ["-H", f"Authorization: Bearer {key}", "--checks", "all", "--continue-on-failure", "--warnings", "off"]
+    told = ["-H", f"Authorization: Bearer {key}", "--continue-on-failure", "--warnings", "off"]
     ended = subprocess.run(
         [*command, f"{server.url}/openapi.json", *told, "--suppress-health-check", "all", *options],
         cwd=folder,
@@ -195,7 +198,7 @@ def test_the_server_does_what_the_document_says(server: Any, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_the_server_does_what_the_document_says_at_length(server: Any, tmp_path: Path) -> None:
-    assert schemathesis(server, tmp_path, "--max-examples", os.environ.get("GRAPNEL_CHAOS_ROUNDS", "100")) >= 5_000
+    assert schemathesis(server, tmp_path, "--max-examples", "100") >= 5_000
 
 
 def main() -> None:

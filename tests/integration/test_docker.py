@@ -175,18 +175,19 @@ ip link set lo up
 mount -t tmpfs -o mode=1777 tmpfs "$LAYER/root/tmp"
 mount --bind "$LAYER/upper/data" "$LAYER/root/data"
 mount -o remount,ro "$LAYER/root"
-inside() { chroot --userspec="$RUN_AS" "$LAYER/root" env -C "$WORKDIR" "$@"; }
-inside "${server[@]}" & server=$!
+inside() { exec chroot --userspec="$RUN_AS" "$LAYER/root" env -C "$WORKDIR" "$@"; }
+(inside "${server[@]}") & pid=$!
+trap 'kill -9 $pid 2>/dev/null' EXIT
 for _ in $(seq 600); do
-  if inside "${health[@]}" 2>/dev/null; then break; fi
-  kill -0 $server
-  sleep .2
+  if (inside "${health[@]}") 2>/dev/null; then break; fi
+  kill -0 $pid
+  sleep .5
 done
-inside "${health[@]}"
-if inside touch /opt/grapnel/written 2>/dev/null; then echo "the root folder can be written"; exit 1; fi
-inside "${ask[@]}"
-kill -TERM $server
-wait $server
+(inside "${health[@]}")
+if (inside touch /opt/grapnel/written) 2>/dev/null; then echo "the root folder can be written"; exit 1; fi
+(inside "${ask[@]}")
+kill -TERM $pid
+wait $pid
 """
 """Runs a server as its image says, with a network of its own; ends it once it is healthy and has answered."""
 
