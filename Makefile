@@ -88,5 +88,8 @@ chaos: clients   ## the long fault tests: 200 rounds of kill -9 at random times,
 	  tests/integration/test_collection_threads.py tests/property/test_collection_state.py \
 	  tests/integration/test_api_chaos.py tests/integration/test_api_faults.py tests/integration/test_api_openapi.py
 
+docker-check: setup ## lint docker/, and as root carry out the Dockerfile's steps in a scratch root and serve from it
+	$(BIN)/python -m pytest -m "not gpu" tests/integration/test_docker.py
+
 clean:           ## remove the environment and everything generated
 	rm -rf $(VENV) demo .bench build *.egg-info

@@ -35,6 +35,7 @@ class Searches:
     """
 
     def __init__(self, collection: Collection, queue: int) -> None:
+        self._queue = queue
         limits = Limits(batch_items=BATCH, batch_cost=BATCH * 4, queue_items=queue)
         self._batcher: Batcher[Item, Ranking | RequestError] = Batcher(
             partial(_answers, collection), cost=_cost, limits=limits
@@ -45,6 +46,11 @@ class Searches:
     ) -> "Future[list[Ranking | RequestError]]":
         """Queue searches; see `Batcher.submit`. One that cannot be answered as asked gets its error as its answer."""
         return self._batcher.submit(items, lane=lane, deadline=deadline)
+
+    @property
+    def full(self) -> bool:
+        """Whether one more search would be refused."""
+        return self._batcher.statistics().queued["query"] >= self._queue
 
     def statistics(self) -> BatcherStatistics:
         """Return what has been done so far and what waits."""

@@ -175,6 +175,14 @@ class Service:
         served.check_writable()
         return await self.writes.run(lambda: _with(served, work))
 
+    def is_full(self, name: str) -> bool:
+        """Whether a search of this collection would be refused; False also where there is no such collection."""
+        try:
+            searches = self.registry.get(name).searches
+        except NotFoundError:
+            return False
+        return searches is not None and searches.full
+
     def names(self, principal: Principal) -> list[str]:
         """Return the collections that a principal may read or write."""
         served = self.registry.all()

@@ -18,3 +18,14 @@ def threads() -> int | None:
     if not value.isdecimal() or int(value) < 1:
         raise ConfigError(f"{VARIABLE} is {value!r}, expected a whole number of at least 1")
     return int(value)
+
+
+def sleep_between_calls() -> None:
+    """Let the threads of BLAS and OpenMP sleep, not spin, while there is nothing for them to do.
+
+    Spinning saves microseconds where a process has the machine to itself; a server's other threads, and its clients on
+    the same cores, wait for it (docs/log.md). Must be called before numpy, torch or faiss is loaded; what the
+    environment sets already stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")

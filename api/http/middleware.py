@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -20,6 +20,7 @@ from api.http.deps import ClientGoneError
 from api.http.metrics import Metrics
 from api.keys import LOCAL, Keys, Principal
 from api.server_config import Limits
+from index.errors import OverloadedError
 
 log = logging.getLogger("api.requests")
 
@@ -27,6 +28,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _PUBLIC: Final = re.compile(r"/|/web/[^/]+|/health/(live|ready)|/openapi\.json|/health")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _STREAMED: Final = re.compile(r"/v1/collections/[^/]+/bulk")
+_SEARCH: Final = re.compile(r"/v1/collections/([a-z0-9_-]{1,64})/(?:search|context)")
+_RETRY_AFTER_S = 1.0
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _QUIET = ("/health", "/metrics")
 _READING = ("/search", "/context", "/get", "/list", "/embeddings", "/rerank", "/embed", "/mcp")
@@ -194,6 +197,26 @@ def _same_address(pattern: str, host: str) -> bool:
         return ipaddress.ip_address(pattern.strip("[]")) == ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return False
+
+
+class Admission:
+    """Refuses a search of a collection whose queue is full before anything of it is read.
+
+    Under overload most requests are refused: what a refusal costs is taken from those that are answered.
+    """
+
+    def __init__(self, app: ASGIApp, is_full: Callable[[str], bool]) -> None:
+        self._app = app
+        self._is_full = is_full
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        search = _SEARCH.fullmatch(scope["path"]) if scope["type"] == "http" else None
+        if search is None or not self._is_full(search[1]):
+            await self._app(scope, receive, send)
+            return
+        error = OverloadedError(f"too many searches of {search[1]!r} are waiting: try again", _RETRY_AFTER_S)
+        await problems.problem_of(error, scope["grapnel.request_id"])(scope, receive, send)
 
 
 class Bodies:

@@ -40,7 +40,8 @@ CLIENTS = 64
 K = 10
 PATH = f"/v1/collections/{COLLECTION}/search"
 FOLDER = WORK / "serve"
-START_S = 180
+START_S = 900
+"""A rival indexes its texts when it starts for the first time."""
 
 
 def free_port() -> int:

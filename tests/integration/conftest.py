@@ -45,7 +45,8 @@ class ServerProcess:
     """`grapnel serve` in a process of its own, with a hashing encoder `default` (64 dimensions) in place of a model.
 
     tables: more of server.toml. keys: name -> the other members of its [[keys]] table; their secrets are in `secrets`.
-    command: what takes the place of `grapnel`. environment: more variables.
+    data: where the collections are, in place of a folder of its own. command: what takes the place of `grapnel`.
+    environment: more variables.
     It can be stopped and started again on the same data, in another `environment` too; its log is one file.
     """
 
@@ -55,12 +56,13 @@ class ServerProcess:
         tables: Mapping[str, Any] | None = None,
         keys: Mapping[str, Mapping[str, Any]] | None = None,
         *,
+        data: Path | None = None,
         command: Sequence[str | Path] = (sys.executable, "-m", "api.cli"),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._command = command
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-        self.data = folder / "data"
+        self.data = data or folder / "data"
         self.data.mkdir(parents=True)
         self.log = folder / "log"
         self.config = folder / "server.toml"

@@ -122,7 +122,7 @@ class Writer:
 
     def _bulk(self, collection: CollectionClient, rng: random.Random) -> None:
         """A stream in which ids come again and again, so that it is stored in many transactions."""
-        documents = [self._document(rng) for _ in range(rng.choice([20, 100, 400]))]
+        documents = [self._document(rng) for _ in range(rng.choice([10, 40, 120]))]
         operation = {"op": "add", "documents": [asdict(document) for document in documents]}
         self._begin(kill.outcomes(self.state, operation), {document.id for document in documents})
         report = collection.upsert(documents)
@@ -325,16 +325,16 @@ def make_collection(server: Any) -> None:
         client.collection(NAME).put(Document(**keeper_value()))
 
 
-def test_kills_at_random_times_under_mixed_load(start_server: Callable[..., Any]) -> None:
+def test_kills_at_random_times_under_mixed_load(start_server: Callable[..., Any], memory_path: Path) -> None:
     """One root lives through all rounds, so damage done in one would show in the next."""
-    server, rng = start_server(), random.Random(7)
+    server, rng = start_server(data=memory_path / "data"), random.Random(7)
     make_collection(server)
     writers, founder = [Writer("a"), Writer("b")], Founder()
     for number in range(ROUNDS):
         clients = [*(writer.run for writer in writers), founder.run, search_on, compact_on]
         with ThreadPoolExecutor(len(clients)) as pool:
             running: list[Future[None]] = [pool.submit(client, server.url, number) for client in clients]
-            time.sleep(rng.uniform(0.05, 1.0))
+            time.sleep(rng.uniform(0.1, 1.5))
             server.process.send_signal(signal.SIGKILL)
         for each in running:
             each.result()

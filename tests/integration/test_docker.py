@@ -165,6 +165,7 @@ ENTER = """
 set -e
 mount -t overlay overlay -o lowerdir=/,upperdir="$LAYER/upper",workdir="$LAYER/work" "$LAYER/root"
 mount --rbind /dev "$LAYER/root/dev"
+mount --rbind /sys "$LAYER/root/sys"
 mount -t proc proc "$LAYER/root/proc"
 chmod 755 "$LAYER/root/root"  # where this machine's Python may be; of the copy alone
 """
@@ -177,7 +178,7 @@ mount --bind "$LAYER/upper/data" "$LAYER/root/data"
 mount -o remount,ro "$LAYER/root"
 inside() { exec chroot --userspec="$RUN_AS" "$LAYER/root" env -C "$WORKDIR" "$@"; }
 (inside "${server[@]}") & pid=$!
-trap 'kill -9 $pid 2>/dev/null' EXIT
+trap 'kill -9 $pid 2>/dev/null || true' EXIT
 for _ in $(seq 600); do
   if (inside "${health[@]}") 2>/dev/null; then break; fi
   kill -0 $pid
