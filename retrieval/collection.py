@@ -183,7 +183,8 @@ class Collection:
     ) -> list[StoredDocument]:
         """Return up to `limit` documents with ids greater than `after`, by id; those that match a filter.
 
-        strict_filter: see SearchRequest. Raises RequestError on a bad filter. Cost: `limit` documents; with a filter, all matching ids.
+        strict_filter: see SearchRequest. Raises RequestError on a bad filter.
+        Cost: `limit` documents; with a filter, all matching ids.
         """
         if filter is None:
             with self._shard.store.snapshot() as snapshot:
@@ -274,8 +275,8 @@ class Collection:
     ) -> int:
         """Delete documents by id and those that match a filter; return how many there were.
 
-        strict_filter: see SearchRequest. guard: sees each document named by id first. Raises RequestError on a bad filter, and what `guard` raises:
-        then nothing is deleted.
+        strict_filter: see SearchRequest. guard: sees each document named by id first.
+        Raises RequestError on a bad filter, and what `guard` raises: then nothing is deleted.
         """
         self._writer()
         chosen = [doc_ids] if isinstance(doc_ids, str) else list(doc_ids)
