@@ -23,7 +23,7 @@ import numpy as np
 from index.component import sha256_file
 from index.durable import fsync_folder, storage_errors
 from index.errors import ConfigError, IndexFormatError, NotFoundError
-from retrieval.collection import SHARD, Collection, build
+from retrieval.collection import SHARD, Collection
 from retrieval.collection_config import FILE as COLLECTION_FILE
 from retrieval.collection_config import read_collection_config
 from retrieval.pipeline_config import FILE as PIPELINE_FILE
@@ -121,7 +121,9 @@ def import_collection(path: str | Path, folder: str | Path, progress: Progress =
             if (content / "vectors").exists():
                 (content / "vectors").rename(made / SHARD / "vectors")
             documents = _read_documents(content / _DOCUMENTS)
-            build(made, documents, config, resume=True, progress=progress, total=manifest["documents"])
+            with Collection.open(made, writable=True) as collection:
+                collection.load(documents, progress, manifest["documents"])
+                collection.compact(progress)
             if (content / PIPELINE_FILE).exists():
                 (content / PIPELINE_FILE).rename(made / PIPELINE_FILE)
             made.replace(folder)  # whole or not at all

@@ -23,6 +23,7 @@ from index.errors import (
     RequestError,
     StorageError,
 )
+from retrieval.archive import export_collection, import_collection
 from retrieval.collection import Collection, build
 from retrieval.collection_config import CollectionConfig, DenseField, collection_table
 from retrieval.config import to_toml
@@ -569,3 +570,11 @@ def test_numbers_that_are_none_are_refused(collection: Collection, k: Any) -> No
     collection.add(documents("a"))
     with pytest.raises((RequestError, TypeError)):
         collection.search("common", k=k)
+
+
+def test_an_empty_collection_survives_export_and_import(collection: Collection, tmp_path: Path) -> None:
+    assert export_collection(collection, tmp_path / "c.tar") == 0
+    assert import_collection(tmp_path / "c.tar", tmp_path / "again") == 0
+    with Collection.open(tmp_path / "again", writable=True) as again:
+        again.add(documents("a"))
+        assert ids(again.search("common")) == ["a"]
