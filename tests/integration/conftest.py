@@ -61,7 +61,7 @@ class ServerProcess:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._command = command
-        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", **(environment or {})}
         self.data = data or folder / "data"
         self.data.mkdir(parents=True)
         self.log = folder / "log"
@@ -95,8 +95,9 @@ class ServerProcess:
                 self.url = found[1].decode()
                 return
             time.sleep(0.02)
-        self.kill()
-        raise AssertionError(f"the server did not start: {self.log_text()[-2000:]}")
+        self.process.send_signal(signal.SIGABRT)  # it then says where each of its threads is
+        self.process.wait()
+        raise AssertionError(f"the server did not start: {self.log_text()[-4000:]}")
 
     @staticmethod
     def _is_ready(url: str) -> bool:
