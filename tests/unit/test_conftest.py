@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("address", [("192.0.2.1", 80), ("2001:db8::1", 80), ("example.invalid", 443)])
+@pytest.mark.parametrize("address", [("192.0.2.1", 80), ("2001:db8::1", 80)])
 def test_connections_that_would_leave_the_machine_are_refused(address: tuple[str, int]) -> None:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as stream, pytest.raises(ConnectionRefusedError, match="loopback"):
@@ -23,6 +23,10 @@ def test_connections_that_would_leave_the_machine_are_refused(address: tuple[str
 def test_names_are_not_looked_up() -> None:
     with pytest.raises(ConnectionRefusedError, match="loopback"):
         socket.getaddrinfo("example.invalid", 80)
+    with pytest.raises(ConnectionRefusedError, match="loopback"):
+        socket.gethostbyname("example.invalid")
+    with pytest.raises(ConnectionRefusedError, match="loopback"):
+        socket.create_connection(("example.invalid", 443))
 
 
 def test_loopback_is_open() -> None:
