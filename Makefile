@@ -1,7 +1,7 @@
 # Two commands are enough: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
 .PHONY: help setup lucene lucene-peer clients browser demo serve test lint format bench bench-foundation bench-speed
-.PHONY: bench-serve chaos clean
+.PHONY: bench-serve bench-serve-rivals chaos clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -81,6 +81,20 @@ bench-speed: $(VENV)/speed-peers ## encoders, indexes, filters and a large build
 bench-serve: $(VENV)/clients ## the service under load, beside its parts and its peers
 	$(BIN)/python -m api.demo build
 	$(BIN)/python tests/bench/bench_serve.py
+	$(BIN)/python tests/bench/bench_serve_writes.py
+
+.bench/txtai: $(VENV)/ready
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet torch==2.13.0
+	$@/bin/python -m pip install --quiet 'txtai[api]>=9.14'
+
+.bench/chroma: $(VENV)/ready
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet 'chromadb>=1.5'
+
+bench-serve-rivals: .bench/txtai .bench/chroma ## the service beside other servers, each in an environment of its own
+	$(BIN)/python -m api.demo build
+	$(BIN)/python tests/bench/bench_serve_rivals.py --txtai=.bench/txtai/bin/python --chroma=.bench/chroma/bin/python
 
 chaos: clients   ## the long fault tests: 200 rounds of kill -9 at random times, every named point, every bit flip
 	GRAPNEL_CHAOS_ROUNDS=200 $(BIN)/python -m pytest -m "not gpu" \

@@ -1,4 +1,4 @@
-"""txtai's own server over the demo collection's texts, in an environment of txtai's; see bench_serve.py.
+"""txtai's own server over the demo collection's texts, in an environment of txtai's; see bench_serve_rivals.py.
 
 PYTHON tests/bench/serve_txtai.py FOLDER PORT     FOLDER/texts.json: id -> text; the index is kept there
 """
