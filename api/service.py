@@ -40,16 +40,20 @@ T = TypeVar("T")
 FUSION = "fusion"
 """The mode of a search that says by itself how to fuse."""
 
+_RERANK_DEPTH = 50
 _READ_THREADS = 8
 _WRITE_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class RerankSpec:
-    """Rerank the first `depth` hits by the reranker `model`. timeout_s: after which the rest stays as it is."""
+    """Rerank the first `depth` hits by the reranker `model`; None = 50, or as many as the limits allow.
+
+    timeout_s: after which the rest stays as it is.
+    """
 
     model: str
-    depth: int = 50
+    depth: int | None = None
     timeout_s: float | None = None
 
 
@@ -272,7 +276,7 @@ class Service:
                 await self._check_like(principal, served, request.like)
             if spec.rerank is not None:
                 self.models.check_reranker(spec.rerank.model)
-                request = replace(request, k=max(spec.rerank.depth, request.offset + request.k), offset=0)
+                request = replace(request, k=max(self._depth(spec.rerank), request.offset + request.k), offset=0)
             mode, config = _mode(collection, spec)
             return Item(request, mode, config)
         except (ConfigError, NotFoundError) as error:
@@ -288,7 +292,7 @@ class Service:
     def _check_search(self, spec: SearchSpec) -> None:
         request, limits = spec.request, self.limits
         check_request(request)
-        rerank_depth = 0 if spec.rerank is None else spec.rerank.depth
+        rerank_depth = 0 if spec.rerank is None else self._depth(spec.rerank)
         asked = {
             "k": (request.k, limits.k),
             "offset + k": (request.offset + request.k, limits.depth),
@@ -307,12 +311,15 @@ class Service:
 
     async def _reranked(self, spec: RerankSpec, request: SearchRequest, ranking: Ranking) -> Ranking:
         timeout_s = self.limits.timeout_s if spec.timeout_s is None else spec.timeout_s
-        deadline = time.monotonic() + timeout_s
+        depth, deadline = self._depth(spec), time.monotonic() + timeout_s
         return await self.reads.run(
             lambda: rerank_hits(
-                self.models.reranker(spec.model), spec.model, request, ranking, depth=spec.depth, deadline=deadline
+                self.models.reranker(spec.model), spec.model, request, ranking, depth=depth, deadline=deadline
             )
         )
+
+    def _depth(self, spec: RerankSpec) -> int:
+        return min(_RERANK_DEPTH, self.limits.k) if spec.depth is None else spec.depth
 
     # -- models -------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ def rerank_hits(
     ranking: the answer to the request with offset 0 and at least max(depth, offset + k) hits, as far as there are any.
     depth: how many hits the reranker gets, at least 1. deadline: a `time.monotonic()` reading.
     A reranked hit has stage `name` and the reranker's score (None where it gives none); its evidence gains its rank and
-    score in the stage before, unless it held that already, and in this one, as far as there are scores. Hits that the
+    score in the stage before, unless it held that already, and in this one. Hits that the
     deadline left and hits beyond the depth follow unchanged, in their old order.
     timings_s gains "rerank". Notes say whatever kept the reranker from doing all this; where it fails (RerankerError),
     or the request has no text to compare with, all hits are as they were. Other errors are raised.
@@ -66,10 +66,8 @@ def _reordered(name: str, hits: tuple[Hit, ...], result: RerankResult) -> list[H
         hit = hits[old]
         if place < reached:
             evidence = hit.evidence
-            if hit.score is not None and all(known.stage != hit.stage for known in evidence):
+            if all(known.stage != hit.stage for known in evidence):
                 evidence += (Evidence(hit.stage, old + 1, hit.score),)
-            if score is not None:
-                evidence += (Evidence(name, place + 1, score),)
-            hit = replace(hit, stage=name, score=score, evidence=evidence)
+            hit = replace(hit, stage=name, score=score, evidence=(*evidence, Evidence(name, place + 1, score)))
         reordered.append(hit)
     return reordered

@@ -108,11 +108,14 @@ class SearchRequest:
 
 
 class Evidence(NamedTuple):
-    """Why a hit is where it is: its rank (1-based) and score in one stage; rank None = outside that stage's depth."""
+    """Why a hit is where it is: its rank (1-based) and score in one stage.
+
+    rank None = outside that stage's depth. score None = the stage orders without scores.
+    """
 
     stage: str
     rank: int | None
-    score: float
+    score: float | None
 
 
 @dataclass(frozen=True, slots=True)

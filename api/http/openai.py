@@ -251,7 +251,7 @@ async def _search(
 
 def _rerank(service: Service, ranker: str) -> RerankSpec | None:
     if ranker in service.models.reranker_names:
-        return RerankSpec(ranker, depth=_RESULTS)
+        return RerankSpec(ranker)
     if ranker in _ANY_RANKER:
         return None
     known = ", ".join([*_ANY_RANKER, *service.models.reranker_names])

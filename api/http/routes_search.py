@@ -23,6 +23,8 @@ router = APIRouter(route_class=StrictRoute, tags=["search"])
 
 _RERANKED = problems(501, 502)
 
+_CONTEXT_K = 20
+
 
 @router.post("/v1/collections/{collection}/search", response_model=SearchOut, responses=_RERANKED)
 async def search(request: Request, collection: Collection, body: SearchIn, principal: Reader) -> Response:
@@ -69,8 +71,9 @@ async def _search_many(
 @router.post("/v1/collections/{collection}/context", response_model=ContextOut, responses=_RERANKED)
 async def context(request: Request, collection: Collection, body: ContextIn, principal: Reader) -> Response:
     """Return passages for a language model, within a budget of tokens, with citations."""
+    k = min(_CONTEXT_K, service_of(request).limits.k) if body.k is None else body.k
     search = SearchSpec(
-        SearchRequest(Query("q", body.query), k=body.k, filter=body.filter, group="passage", min_score=body.min_score),
+        SearchRequest(Query("q", body.query), k=k, filter=body.filter, group="passage", min_score=body.min_score),
         mode=body.mode,
         rerank=_rerank(body.rerank),
         timeout_s=_seconds(body.timeout_ms),

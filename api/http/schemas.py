@@ -181,7 +181,7 @@ class Rerank(Strict):
     """Put the first `depth` hits in a better order; what is not reached in time stays as it was, with a note."""
 
     model: str = Field(examples=["similarity"])
-    depth: int = Field(50, ge=1, le=MOST)
+    depth: int | None = Field(None, ge=1, le=MOST, description="null = 50, or as many as this server allows.")
     timeout_ms: int | None = Field(None, ge=1, le=MOST)
 
 
@@ -239,11 +239,11 @@ class SnippetOut(BaseModel):
 
 
 class EvidenceOut(BaseModel):
-    """A hit's place in one stage; rank null = outside that stage's depth."""
+    """A hit's place in one stage; rank null = outside that stage's depth, score null = it orders without scores."""
 
     stage: str
     rank: int | None
-    score: float
+    score: float | None
 
 
 class HitOut(BaseModel):
@@ -300,7 +300,9 @@ class ContextIn(Strict):
     query: str = Field(min_length=1, examples=["how do I read a file line by line?"])
     mode: str | None = None
     filter: Filter | None = None
-    k: int = Field(20, ge=1, le=MOST, description="Passages to choose from.")
+    k: int | None = Field(
+        None, ge=1, le=MOST, description="Passages to choose from; null = 20, or as many as this server allows."
+    )
     budget_tokens: int = Field(2_000, ge=1, le=1_000_000)
     neighbours: int = Field(1, ge=0, le=10, description="Passages taken along before and after each one found.")
     min_score: float | None = None

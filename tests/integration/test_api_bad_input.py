@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 LIMITS = {
-    "k": 20,
+    "k": 10,
     "depth": 50,
     "searches": 3,
     "documents": 4,
@@ -295,10 +295,10 @@ def limit_cases() -> dict[str, tuple[str, Any]]:
     documents = "/v1/collections/c/documents"
     many = [{"id": f"d{n}", "text": "x"} for n in range(5)]
     return {
-        "k": (search, {"query": "x", "k": 21}),
+        "k": (search, {"query": "x", "k": 11}),
         "offset": (search, {"query": "x", "k": 10, "offset": 41}),
         "depth": (search, {"query": "x", "depth": 51}),
-        "rerank depth": (search, {"query": "x", "rerank": {"model": "similarity", "depth": 21}}),
+        "rerank depth": (search, {"query": "x", "rerank": {"model": "similarity", "depth": 11}}),
         "query characters": (search, {"query": "x" * 401}),
         "exclude": (search, {"query": "x", "exclude": ["a"] * 3 + list("bcdef")}),
         "timeout": (search, {"query": "x", "timeout_ms": 5_001}),
@@ -306,8 +306,8 @@ def limit_cases() -> dict[str, tuple[str, Any]]:
         "documents": (documents, {"documents": many}),
         "ids to get": (f"{documents}/get", {"ids": list("abcdef")}),
         "ids to delete": (f"{documents}/delete", {"ids": list("abcdef")}),
-        "page": (f"{documents}/list", {"limit": 21}),
-        "context k": ("/v1/collections/c/context", {"query": "x", "k": 21}),
+        "page": (f"{documents}/list", {"limit": 11}),
+        "context k": ("/v1/collections/c/context", {"query": "x", "k": 11}),
         "context query": ("/v1/collections/c/context", {"query": "x" * 401}),
         "context budget": ("/v1/collections/c/context", {"query": "x", "budget_tokens": 1_000_001}),
         "filter values": (search, {"query": "x", "filter": {"type": "in", "key": "a", "value": [0] * 1_025}}),
@@ -335,11 +335,20 @@ def test_every_limit_holds(wire: Wire, client: httpx.Client, name: str) -> None:
 
 
 def test_the_largest_that_is_allowed_is_answered(wire: Wire) -> None:
-    body = {"query": "o" * 400, "k": 20, "offset": 30, "depth": 50, "timeout_ms": 5_000, "snippet_chars": 10_000}
+    body = {"query": "o" * 400, "k": 10, "offset": 40, "depth": 50, "timeout_ms": 5_000, "snippet_chars": 10_000}
     wire.request(SEARCH, json.dumps(body).encode())
     assert wire.answer().status == 200
     wire.request(SEARCH, json.dumps({"query": "x", "exclude": [str(n) for n in range(5)]}).encode())
     assert wire.answer().status == 200
+
+
+def test_what_is_left_out_fits_the_limits(wire: Wire) -> None:
+    wire.request(SEARCH, b'{"query": "otter", "rerank": {"model": "similarity"}}')
+    answer = wire.answer()
+    assert (answer.status, json.loads(answer.body)["hits"][0]["stage"]) == (200, "similarity")
+    for path, body in (("context", {"query": "otter"}), ("documents/list", {})):
+        wire.request(f"POST /v1/collections/c/{path} HTTP/1.1", json.dumps(body).encode())
+        assert wire.answer().status == 200
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_unread(wire: Wire) -> None:

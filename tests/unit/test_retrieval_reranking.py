@@ -115,11 +115,12 @@ def test_an_order_without_scores_is_an_order() -> None:
     answer = RerankResult(order=(1, 0), scores=(None, None))
     ranking = rerank_hits(Recorded(answer), "list", request(2), RANKING, depth=2, deadline=None)
     assert [(hit.doc_id, hit.stage, hit.score) for hit in ranking.hits] == [("b", "list", None), ("a", "list", None)]
-    assert ranking.hits[0].evidence == (Evidence("dense", 9, 0.5), Evidence("hybrid", 2, 4.0))
+    past = Evidence("dense", 9, 0.5)
+    assert ranking.hits[0].evidence == (past, Evidence("hybrid", 2, 4.0), Evidence("list", 1, None))
     again = Recorded(RerankResult(order=(1, 0), scores=(0.5, 0.25)))
     twice = rerank_hits(again, "deep", request(2), ranking, depth=2, deadline=None)
     assert ids(twice) == "ab"
-    assert twice.hits[0].evidence[-2:] == (Evidence("hybrid", 1, 5.0), Evidence("deep", 1, 0.5))
+    assert twice.hits[0].evidence[-2:] == (Evidence("list", 2, None), Evidence("deep", 1, 0.5))
 
 
 WRONG = [
