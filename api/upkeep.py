@@ -17,6 +17,7 @@ from index.errors import ConfigError, ConflictError, ForbiddenError, IndexFormat
 from retrieval.archive import export_collection, import_collection
 from retrieval.collection import Collection
 from retrieval.collection_config import CollectionConfig, DenseField
+from retrieval.copying import copy_documents, last_operation
 from retrieval.pipeline_config import FILE as PIPELINE_FILE
 from retrieval.pipeline_config import modes
 from retrieval.progress import Progress
@@ -147,8 +148,9 @@ class Upkeep:
     def reembed(self, principal: Principal, name: str, into: str, encoder: str, alias: str | None) -> Job:
         """Start to copy a collection into a new one with another encoder in its dense fields.
 
-        alias: then made to mean the new one. What is written to the old one meanwhile is not copied, and counted in
-        the job's result. Raises ConfigError where no dense field of the collection encodes text.
+        alias: then made to mean the new one. What is written to the old one meanwhile is copied, too; only what comes
+        between the end of that and the new alias is not, and counted in the job's result.
+        Raises ConfigError where no dense field of the collection encodes text.
         """
         served = self._service.allowed(principal, "admin", name)
         self._may_name(principal, into)
@@ -171,18 +173,18 @@ class Upkeep:
 
         def work(progress: Progress) -> Mapping[str, Any]:
             with served.using() as source, registry.making(into) as folder:
-                before = _last_op(source)
                 with Collection.begin(folder, changed, encoders=registry.encoders) as target:
-                    target.load(source.documents(), progress, len(source))
-                    report = target.compact(progress)
+                    reached = copy_documents(source, target, progress)
+                    documents = len(target)
                 pipeline = source.folder / PIPELINE_FILE
                 if pipeline.exists():
                     with storage_errors("copy", pipeline):
                         (folder / PIPELINE_FILE).write_bytes(pipeline.read_bytes())
-                missed = _last_op(source) - before
             if alias is not None:
                 registry.set_alias(alias, into)
-            return {"into": into, "alias": alias, "passages": report.generation.passages, "written_meanwhile": missed}
+            with served.using() as source:
+                missed = last_operation(source) - reached
+            return {"into": into, "alias": alias, "documents": documents, "not_copied": missed}
 
         return self._service.jobs.start("reembed", served.name, work)
 
@@ -266,11 +268,6 @@ def _what_all_may_know(served: Served) -> dict[str, Any]:
             about["default_mode"] = collection.pipeline.default
             about["modes"] = modes(collection.pipeline, collection.config)
     return about
-
-
-def _last_op(collection: Collection) -> int:
-    with collection.shard.store.snapshot() as snapshot:
-        return snapshot.last_op()
 
 
 def _new_snapshot(folder: Path) -> Path:

@@ -737,7 +737,7 @@ def test_reembedding_makes_a_new_collection_and_moves_the_alias(server: Any) -> 
         body = {"into": "two", "encoder": "wide", "alias": "birds"}
         job = server.ended(client, client.post(path, json=body))
         assert job["state"] == "done", job
-        assert job["result"] == {"into": "two", "alias": "birds", "passages": 5, "written_meanwhile": 0}
+        assert job["result"] == {"into": "two", "alias": "birds", "documents": 5, "not_copied": 0}
         about = client.get("/v1/collections/birds").json()
         assert (about["name"], about["documents"], about["fields"]["dense"]["dim"]) == ("two", 5, 128)
         assert ids(client.post("/v1/collections/birds/search", json={"query": "dances"}))[0] == "crane"
