@@ -35,7 +35,8 @@ class Spread(NamedTuple):
 class Timing:
     """Single queries by one thread. Latencies in seconds: each a percentile of a repeat's calls, spread over repeats.
 
-    calls: per repeat; a percentile that fewer calls than 1 / (1 - p) cannot resolve is their slowest.
+    calls: per repeat; a percentile that so few calls cannot resolve lies between their slowest.
+    medians_s: p50 of each repeat, in order.
     qps: queries per second by one thread; all_cores: by every core, all queries in one call.
     """
 
@@ -46,7 +47,7 @@ class Timing:
     qps: Spread
     all_cores: Spread
     calls: int
-    repeats: int
+    medians_s: tuple[float, ...]
 
     @classmethod
     def of(cls, seconds: Values, batch_s: Values, queries: int) -> "Timing":
@@ -57,7 +58,7 @@ class Timing:
             qps=Spread.of(seconds.shape[1] / seconds.sum(axis=1)),
             all_cores=Spread.of(queries / batch_s),
             calls=seconds.shape[1],
-            repeats=len(seconds),
+            medians_s=tuple(np.median(seconds, axis=1).tolist()),
         )
 
 

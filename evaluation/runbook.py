@@ -1,8 +1,8 @@
 """Runbooks: a collection that lives through inserts, deletes and replacements, measured after every step.
 
 Each step's answers are compared with those of a collection built anew from what is there: with the same configuration
-(what did living cost?) and with exact search (synthetic recall, computed afresh after every step: big-ann's harness once
-kept the first step's). Operations as in big-ann-benchmarks' streaming track, and "compact".
+(what did living cost?) and with exact search (synthetic recall, computed afresh after every step: big-ann's harness
+once kept the first step's). Operations as in big-ann-benchmarks' streaming track, and "compact".
 """
 
 import tempfile
@@ -93,12 +93,12 @@ class RunbookTask:
             raise RequestError(f"{len(self.documents)} documents share ids: expected each id once")
         if len(self.queries) != len(self.utility.ceiling) or self.k < 1:
             raise RequestError(
-                f"{len(self.queries)} queries, k = {self.k}: the utility judges {len(self.utility.ceiling)}, k is at least 1"
+                f"{len(self.queries)} queries, k = {self.k}: expected {len(self.utility.ceiling)} as judged, and k >= 1"
             )
 
 
 def churn(count: int, rounds: int, seed: int) -> list[Step]:
-    """Return a runbook over a pool of `count` documents: half of it inserted, then rounds of change, searched at the end.
+    """Return a runbook over a pool of `count` documents: half of it inserted, rounds of change, a search at the end.
 
     Each round deletes a run of what is there, inserts one of what never was, and replaces one by content that is not
     there; every second round compacts. Which runs is drawn with `seed`. Raises RequestError on fewer than 8 documents a
@@ -129,17 +129,14 @@ def run_runbook(task: RunbookTask, steps: Sequence[Step], *, seed: int) -> Itera
     """Carry out each step on a collection in a temporary folder and yield what it left.
 
     Raises RequestError on rows outside the pool, on inserting what is there, deleting or replacing what is not, and on
-    replacing by content that is there (a document would count twice). Before the first insertion nothing is measured.
+    replacing by content that is there (a document would count twice).
     Cost: a step searches three collections, two of them built anew: encoding dominates unless documents bring vectors.
     """
-    with tempfile.TemporaryDirectory() as root:
-        living = Collection.create(Path(root) / "living", task.config)
-        with living:
-            state = _State(task, living)
-            for number, step in enumerate(steps):
-                state.carry_out(step)
-                if state.content:
-                    yield _measured(state, step, Path(root) / f"step-{number}", seed + number)
+    with tempfile.TemporaryDirectory() as root, Collection.create(Path(root) / "living", task.config) as living:
+        state = _State(task, living)
+        for number, step in enumerate(steps):
+            state.carry_out(step)
+            yield _measured(state, step, Path(root) / f"step-{number}", seed + number)
 
 
 class _State:
@@ -167,7 +164,8 @@ class _State:
             self.collection.compact()
 
     def _insert(self, rows: range, step: Step) -> None:
-        twice = [row for row in rows if row in self.content or row in self.content.values()]
+        contents = set(self.content.values())
+        twice = [row for row in rows if row in self.content or row in contents]
         if twice:
             raise RequestError(f"{step}: row {twice[0]} is there already")
         self.collection.add(self.task.documents[row] for row in rows)
@@ -220,6 +218,8 @@ def _exact(config: CollectionConfig) -> CollectionConfig:
 
 
 def _rebuilt(state: _State, config: CollectionConfig, folder: Path, contents: dict[str, int]) -> Rows:
+    if not contents:
+        return np.full((len(state.task.queries), state.task.k), -1, dtype=np.int64)
     folder.parent.mkdir(exist_ok=True)
     build(folder, (state.document(row) for row in state.content), config)
     with Collection.open(folder) as collection:
