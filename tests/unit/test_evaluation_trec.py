@@ -68,6 +68,7 @@ def test_another_tools_run_is_ordered_as_trec_eval_orders_it(tmp_path: Path) -> 
     [
         ("q Q0 a 1 0.5\n", "line 1: found 5 columns, expected 6"),
         ("q Q0 a 1 0.5 t\nq Q0 a 2 0.4 t\n", "line 2: document 'a' is ranked twice"),
+        ("q Q0 a 1 0.5 t\nr Q0 b 1 1 t\nq Q0 b 1 0.4 t\n", "line 3: rank 1 of query 'q' is given to 'a' and to 'b'"),
         ("q Q0 a 1 high t\n", "line 1: score 'high' is not a number"),
         ("q Q0 a 1 nan t\n", "line 1: score is NaN"),
     ],

@@ -1,0 +1,114 @@
+"""`grapnel evaluate`: a run and judgements to numbers that say how sure they are."""
+
+from argparse import Namespace
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from api.cli_output import Output, facts, one_line
+
+if TYPE_CHECKING:
+    from evaluation.compare import Coverage, Evaluation, MeasureResult
+
+
+def evaluate_run(args: Namespace, output: Output) -> int:
+    """Measure a run, compare it with a baseline if there is one, and say what the numbers rest on."""
+    from evaluation.compare import evaluate, write_values  # noqa: PLC0415  evaluation is reached lazily
+    from evaluation.measures import check_measures  # noqa: PLC0415  as above
+    from evaluation.trec import read_qrels, read_run  # noqa: PLC0415  as above
+
+    measures = args.measures.split()
+    check_measures(measures)  # before long files are read
+    qrels, run = read_qrels(args.qrels), read_run(args.run)
+    baseline = None if args.baseline is None else read_run(args.baseline)
+    evaluation = evaluate(run, qrels, measures, baseline=baseline, seed=args.seed)
+    if args.per_query is not None:
+        write_values(args.per_query, evaluation)
+    value = {
+        "run": args.run,
+        "qrels": args.qrels,
+        "baseline": args.baseline,
+        "seed": args.seed,
+        "queries": asdict(evaluation.coverage),
+        "baseline_queries": _optional(evaluation.baseline_coverage),
+        "measures": {result.measure: _measure_value(result) for result in evaluation.measures},
+        "per_query": args.per_query,
+        "notes": list(evaluation.notes),
+    }
+    output.answer(value, facts(_counts(evaluation)), "", _table(evaluation))
+    if not output.as_json:
+        for note in evaluation.notes:
+            output.note(note)
+    return 0
+
+
+def _optional(coverage: "Coverage | None") -> dict[str, int] | None:
+    return None if coverage is None else asdict(coverage)
+
+
+def _measure_value(result: "MeasureResult") -> dict[str, Any]:
+    value: dict[str, Any] = {"mean": result.mean, "interval": result.interval}
+    if result.baseline_mean is not None:
+        compared = result.comparison
+        value |= {
+            "baseline": {"mean": result.baseline_mean, "interval": result.baseline_interval},
+            "difference": result.mean - result.baseline_mean,
+            "difference_interval": None if compared is None else [compared.low, compared.high],
+            "p_t": None if compared is None else compared.p_t,
+            "p_permutation": None if compared is None else compared.p_permutation,
+            "p_holm": result.p_holm,
+        }
+    return value
+
+
+def _counts(evaluation: "Evaluation") -> dict[str, str]:
+    mine, other = evaluation.coverage, evaluation.baseline_coverage
+    rows = {
+        "judged queries": f"{mine.judged:,} with a relevant document, {mine.without_relevant:,} without",
+        "run": _answered(mine),
+    }
+    return rows if other is None else {**rows, "baseline": _answered(other)}
+
+
+def _answered(coverage: "Coverage") -> str:
+    return (
+        f"{coverage.answered:,} answered, {coverage.unanswered:,} unanswered; "
+        f"{coverage.unjudged:,} more that nobody judged"
+    )
+
+
+def _table(evaluation: "Evaluation") -> Table:
+    compared = evaluation.baseline_coverage is not None
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("measure")
+    names = ["mean", "95 % interval"]
+    if compared:
+        names += ["baseline", "difference", "95 % interval", "p (t)", "p (permutation)", "p (Holm)"]
+    for name in names:
+        table.add_column(name, justify="right")
+    for result in evaluation.measures:
+        cells = [one_line(result.measure), f"{result.mean:.4f}", _bounds(result.interval)]
+        if compared:
+            cells += _compared_cells(result)
+        table.add_row(*cells)
+    return table
+
+
+def _compared_cells(result: "MeasureResult") -> list[str]:
+    baseline = 0.0 if result.baseline_mean is None else result.baseline_mean
+    cells = [f"{baseline:.4f}", f"{result.mean - baseline:+.4f}"]
+    found = result.comparison
+    if found is None:
+        return [*cells, "-", "-", "-", "-"]
+    return [*cells, _bounds((found.low, found.high), "+"), *map(_p, (found.p_t, found.p_permutation, result.p_holm))]
+
+
+def _bounds(interval: tuple[float, float] | None, sign: str = "") -> str:
+    return "-" if interval is None else f"{interval[0]:{sign}.4f} .. {interval[1]:{sign}.4f}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "< .0001" if value < 0.0001 else f"{value:.4f}"
