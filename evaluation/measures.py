@@ -82,7 +82,8 @@ def _providers() -> Any:
     """Return the engines that need no other program or package, in order of preference."""
     import ir_measures  # noqa: PLC0415  heavy
 
-    return ir_measures.providers.FallbackProvider([ir_measures.pytrec_eval, ir_measures.judged, ir_measures.msmarco])
+    engines: Any = ir_measures.providers  # typed in part
+    return engines.FallbackProvider([ir_measures.pytrec_eval, ir_measures.judged, ir_measures.msmarco])
 
 
 def _parsed(name: str) -> Any:
