@@ -89,7 +89,7 @@ def _read(path: Path, count: int, k: int) -> Truth | None:
     if not path.is_file():
         return None
     try:
-        with storage_errors("read", path), np.load(path, allow_pickle=False) as file:
+        with storage_errors("read", path), path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             truth = Truth(file["rows"], file["scores"], file["slack"])
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
         _log.warning("%s is damaged: the exact neighbours are computed again", path)

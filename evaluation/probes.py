@@ -123,7 +123,7 @@ class IndexSearch:
         self._effort = effort
         self._folder = tempfile.TemporaryDirectory()
         self._documents: Vectors | None = None
-        self._built = 0
+        self.built = 0
 
     def __call__(self, documents: Vectors, queries: Vectors, k: int, allowed: Bitmap | None = None) -> Rows:
         """See Search. Documents are told apart by identity, so they must not be changed in place."""
@@ -132,9 +132,9 @@ class IndexSearch:
         return self._search(queries, k, allowed, self._effort).rows
 
     def _open(self, documents: Vectors) -> None:
-        folder = Path(self._folder.name) / str(self._built)
+        folder = Path(self._folder.name) / str(self.built)
         folder.mkdir()
-        self._built += 1
+        self.built += 1
         prepared = prepare(check_vectors(documents), self._spec.metric)
         about = write_index(folder, [prepared], prepared.shape[1], len(prepared), self._spec)
         exact = about.kind == "flat"

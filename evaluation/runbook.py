@@ -46,7 +46,7 @@ class Step:
     def __post_init__(self) -> None:
         """Raise RequestError on what makes no sense by itself."""
         bare = self.operation in {"search", "compact"}
-        if bare != (self.start == self.stop == 0) or not 0 <= self.start <= self.stop:
+        if not (self.start == self.stop == 0 if bare else 0 <= self.start < self.stop):
             raise RequestError(f"step {self}: expected rows 0 <= start < stop, and none to search or compact")
         if (self.source is None) == (self.operation == "replace") or (self.source or 0) < 0:
             raise RequestError(f"step {self}: source, the first row of the new content, belongs to replace only")
