@@ -1,8 +1,8 @@
 """What a ranking is worth to a task, per query, by judgements or class labels (others: evaluation.utility_items).
 
 A utility maps rows (Q, k) of a task's documents, best first and padded with -1, to one float64 value a query, and knows
-the best value any ranking of the corpus can get. -1 is skipped wherever it stands, a document repeated in a ranking
-holds its later places with nothing, a query without results is worth 0. Plain means over queries are the measure's
+the best value any ranking of the corpus can get. -1 is skipped wherever it stands, so is a document after its first
+place, and a query without results is worth 0. Plain means over queries are the measure's
 usual figure; the micro-averaged kinds scale each query so that this holds for them, too.
 """
 
@@ -106,8 +106,9 @@ class RankedUtility:
     def __call__(self, rows: Rows) -> Values:
         """Return each query's value, see Utility."""
         self._check(rows)
-        if ((rows[:, :-1] < 0) & (rows[:, 1:] >= 0)).any():  # a hole is no place
-            rows = np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable"), axis=1)
+        fresh = first_places(rows)
+        order = np.argsort(~fresh, axis=1, kind="stable")  # what holds nothing takes no place
+        rows = np.take_along_axis(np.where(fresh, rows, -1), order, axis=1)
         return self.value(rows[:, : self.depth])
 
     def _check(self, rows: Rows) -> None:
@@ -154,11 +155,9 @@ _Formula: TypeAlias = Callable[[Gains, Gains], Values]
 """(gains by place, ideal gains (Q, R) in falling order) -> values; both are cut already where the measure cuts."""
 
 
-def divided(over: npt.NDArray[np.generic], under: npt.NDArray[np.generic]) -> Values:
+def divided(over: Values, under: Values) -> Values:
     """Return the quotient, 0 where the divisor is 0: a query with nothing relevant is worth nothing."""
-    result = np.zeros(len(over))
-    np.divide(over, under, out=result, where=np.asarray(under > 0))
-    return result
+    return np.divide(over, under, out=np.zeros(len(over)), where=under > 0)
 
 
 def _dcg(gains: Gains) -> Values:
@@ -166,10 +165,14 @@ def _dcg(gains: Gains) -> Values:
     return result
 
 
+def _hits(gains: Gains) -> Values:
+    return np.asarray((gains > 0).sum(axis=1), dtype=np.float64)
+
+
 def _average_precision(gains: Gains, ideal: Gains) -> Values:
     hits = gains > 0
     precision = np.cumsum(hits, axis=1) / np.arange(1, gains.shape[1] + 1)
-    return divided((precision * hits).sum(axis=1), (ideal > 0).sum(axis=1))
+    return divided((precision * hits).sum(axis=1), _hits(ideal))
 
 
 def _reciprocal_rank(gains: Gains, ideal: Gains) -> Values:  # noqa: ARG001  one shape for all formulas
@@ -180,8 +183,8 @@ def _reciprocal_rank(gains: Gains, ideal: Gains) -> Values:  # noqa: ARG001  one
 
 
 def _r_precision(gains: Gains, ideal: Gains) -> Values:
-    relevant = (ideal > 0).sum(axis=1)
-    return divided(((gains > 0) & (np.arange(gains.shape[1]) < relevant[:, None])).sum(axis=1), relevant)
+    relevant = _hits(ideal)
+    return divided(_hits(gains * (np.arange(gains.shape[1]) < relevant[:, None])), relevant)
 
 
 def _formula(name: str, cut: int | None) -> _Formula | None:
@@ -193,15 +196,13 @@ def _formula(name: str, cut: int | None) -> _Formula | None:
     }
     if cut is None:
         return {**free, "Rprec": _r_precision}.get(name)
-    hit: _Formula = lambda gains, ideal: (gains > 0).any(axis=1).astype(np.float64)  # noqa: ARG005, E731
     bound: dict[str, _Formula] = {
-        "R": lambda gains, ideal: divided((gains > 0).sum(axis=1), (ideal > 0).sum(axis=1)),
-        "RP": lambda gains, ideal: divided((gains > 0).sum(axis=1), np.minimum((ideal > 0).sum(axis=1), cut)),
-        "P": lambda gains, ideal: (gains > 0).sum(axis=1) / cut,  # noqa: ARG005
-        "Success": hit,
-        "Hit": hit,
+        "R": lambda gains, ideal: divided(_hits(gains), _hits(ideal)),
+        "RP": lambda gains, ideal: divided(_hits(gains), np.minimum(_hits(ideal), cut)),
+        "P": lambda gains, _: _hits(gains) / cut,
+        "Success": lambda gains, _: np.minimum(_hits(gains), 1.0),
     }
-    return {**free, **bound}.get(name)
+    return {**free, **bound, "Hit": bound["Success"]}.get(name)
 
 
 _MEASURE: Final = re.compile(r"([A-Za-z]+)(?:@([1-9]\d*))?")
@@ -274,8 +275,8 @@ def from_labels(kind: LabelKind, labels: npt.NDArray[np.int64], query_labels: np
         raise ConfigError(f"kind {kind!r} is unknown; allowed: {', '.join(get_args(LabelKind))}")
     check_k(k)
     found = _found_sizes(labels, query_labels)
-    most = np.minimum(found, k)
-    scale: npt.NDArray[np.generic] = {
+    most = np.minimum(found, k).astype(np.float64)
+    scale: Values = {
         "label-precision": np.full(len(most), float(k)),
         "label-recall-micro": np.full(len(most), most.mean()),
         "label-recall-macro": most,
@@ -284,15 +285,14 @@ def from_labels(kind: LabelKind, labels: npt.NDArray[np.int64], query_labels: np
     }[kind]
 
     def gains(rows: Rows) -> Gains:
-        return ((labels[rows] == query_labels[:, None]) & first_places(rows)).astype(np.float64)
+        result: Values = ((labels[rows] == query_labels[:, None]) & first_places(rows)).astype(np.float64)
+        return result
 
     def value(rows: Rows) -> Values:
         if kind == "knn-accuracy":
-            return _voted(np.where(first_places(rows), labels[rows], 0), first_places(rows), query_labels)
-        if kind == "hit":
-            return gains(rows).any(axis=1).astype(np.float64)
-        shares: Values = gains(rows).sum(axis=1) / scale
-        return shares
+            return _voted(labels[rows], rows >= 0, query_labels)
+        hits = _hits(gains(rows))
+        return np.minimum(hits, 1.0) if kind == "hit" else hits / scale
 
     return RankedUtility(f"{kind}@{k}", k, most / scale, len(labels), gains, value)
 

@@ -12,7 +12,7 @@ from retrieval.types import Query
 DOCUMENTS = 12
 CUTS = (1, 3, 10, 20)
 MEASURES = [f"{name}@{cut}" for name in ("nDCG", "AP", "RR", "R", "P", "Success") for cut in CUTS]
-MEASURES += ["nDCG", "AP", "RR", "Rprec"]
+MEASURES += ["nDCG", "AP", "RR", "Rprec", "RP@1", "RP@3", "RP@20"]
 
 
 class Judged:
@@ -34,7 +34,7 @@ def cases(draw: st.DrawFn) -> tuple[Judged, list[list[int]]]:
 
 
 def padded(found: list[list[int]]) -> np.ndarray:
-    result = np.full((len(found), DOCUMENTS), -1, dtype=np.int64)
+    result = np.full((len(found), max(DOCUMENTS, *map(len, found))), -1, dtype=np.int64)
     for line, rows in zip(result, found, strict=True):
         line[: len(rows)] = rows
     return result
@@ -51,7 +51,22 @@ def test_values_are_those_of_the_measures(measure: str, case: tuple[Judged, list
     assert values == pytest.approx([expected[query.id] for query in task.queries], abs=1e-12)
 
 
-@pytest.mark.parametrize("measure", [*MEASURES, "RP@3", "Hit@3"])
+@pytest.mark.parametrize("measure", ["nDCG@3", "AP@10", "RP@3", "P@1"])
+@settings(max_examples=30, deadline=None)
+@given(case=cases(), holes=st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=5))
+def test_holes_and_repetitions_take_no_place(
+    measure: str, case: tuple[Judged, list[list[int]]], holes: list[tuple[int, bool]]
+) -> None:
+    task, found = case
+    utility = from_qrels(measure, task)
+    torn = [list(rows) for rows in found]
+    for rows in torn:
+        for place, repeat in holes:
+            rows.insert(place, rows[0] if repeat and rows and place else -1)
+    assert utility(padded(torn)).tolist() == utility(padded(found)).tolist()
+
+
+@pytest.mark.parametrize("measure", [*MEASURES, "Hit@3"])
 @settings(max_examples=15, deadline=None)
 @given(case=cases())
 def test_the_ceiling_is_the_value_of_a_perfect_order_and_nothing_is_above(

@@ -42,6 +42,7 @@ def test_padding_and_repetitions_hold_nothing() -> None:
     recall = from_qrels("R@3", task)
     assert recall.gains(rows([0, 0, -1])).tolist() == [[1.0, 0.0, 0.0]]
     assert recall(rows([0, 0, 0])).tolist() == [0.5]
+    assert from_qrels("R@2", task)(rows([0, 0, -1, 1])).tolist() == [1.0]
     assert recall(rows([-1, -1, -1])).tolist() == [0.0]
     assert recall(np.empty((1, 0), np.int64)).tolist() == [0.0]
 
