@@ -52,9 +52,14 @@ class Timing:
     @classmethod
     def of(cls, seconds: Values, batch_s: Values, queries: int) -> "Timing":
         """Return the figures of one setting. seconds: (repeats, calls); batch_s: (repeats,) for `queries` at once."""
-        spreads = (Spread.of(np.percentile(seconds, percent, axis=1)) for percent in (50, 95, 99, 99.9))
+        p50_s, p95_s, p99_s, p999_s = (
+            Spread.of(np.percentile(seconds, percent, axis=1)) for percent in (50, 95, 99, 99.9)
+        )
         return cls(
-            *spreads,
+            p50_s,
+            p95_s,
+            p99_s,
+            p999_s,
             qps=Spread.of(seconds.shape[1] / seconds.sum(axis=1)),
             all_cores=Spread.of(queries / batch_s),
             calls=seconds.shape[1],

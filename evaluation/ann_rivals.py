@@ -32,7 +32,10 @@ _FILE = "index.bin"
 class Rival(Protocol):
     """An index of another library."""
 
-    settings: tuple[str, ...]
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What a search may be given."""
+        ...
 
     def build(self, vectors: Vectors, metric: Metric, params: IndexParams, threads: int) -> None:
         """Build over prepared vectors (N, D). params: links, ef_construction and lists are given."""

@@ -56,7 +56,8 @@ def without_self(rows: Rows, own: Rows) -> Rows:
     mine = rows == own[:, None]
     mine[~mine.any(axis=1), -1] = True
     first = mine & (np.cumsum(mine, axis=1) == 1)
-    return rows[~first].reshape(len(rows), -1)
+    rest: Rows = rows[~first].reshape(len(rows), -1)
+    return rest
 
 
 def imbalance(

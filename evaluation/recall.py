@@ -69,7 +69,7 @@ def slack(queries: Vectors, scores: Values) -> Values:
     """
     lengths = np.einsum("qd,qd->q", queries, queries, dtype=np.float64)
     known = np.where(np.isfinite(scores), np.abs(scores), 0).max(axis=1, initial=0)
-    return SAME_SCORE * np.maximum(lengths, known)
+    return np.asarray(SAME_SCORE * np.maximum(lengths, known), dtype=np.float64)
 
 
 def id_recall(found: Rows, truth: Truth, k: int) -> Values:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,11 @@ def write_hdf5(path: str | Path, benchmark: Benchmark, extra: Mapping[str, Array
 
 def _h5py() -> Any:
     try:
-        import h5py  # noqa: PLC0415  heavy, and an extra
+        return import_module("h5py")  # heavy, and an extra
     except ImportError as error:
         raise MissingDependencyError(
             "HDF5 files need the package h5py, which is not installed: pip install h5py, or convert the file to .fbin"
         ) from error
-    return h5py
 
 
 @contextmanager
