@@ -53,9 +53,10 @@ class LimitConfig:
     def __post_init__(self) -> None:
         if self.pattern not in get_args(Pattern):
             raise RequestError(f"pattern is {self.pattern!r}; allowed: {', '.join(get_args(Pattern))}")
-        for field, least in (("queries", 1), ("k", 1), ("attributes", 1)):
-            if getattr(self, field) < least:
-                raise RequestError(f"{field} is {getattr(self, field)}, expected at least {least}")
+        for field in ("queries", "documents", "k", "attributes"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise RequestError(f"{field} is {value}, expected at least 1")
         most = min(len(synonyms() if self.synonyms else attributes()), len(attributes()) - self.attributes)
         if self.queries > most:
             raise RequestError(
