@@ -2,11 +2,10 @@
 
 import tempfile
 from argparse import Namespace
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -15,11 +14,7 @@ from api.cli_output import Output, facts, visible
 from index.errors import RequestError
 from retrieval.collection import Collection
 from retrieval.collection_config import read_collection_config
-
-if TYPE_CHECKING:
-    from evaluation.limit_free import Critical
-    from evaluation.limit_run import Standing
-    from retrieval.progress import Progress
+from retrieval.progress import Progress
 
 
 def limit(args: Namespace, output: Output) -> int:
@@ -60,64 +55,60 @@ def _generate(args: Namespace, output: Output) -> int:
 
 def _run(args: Namespace, output: Output) -> int:
     with output.progress() as stages:
-        standings = _standings(args, stages)
-    value = {
-        "dataset": str(args.dataset),
-        "retrievers": {name: {**found.values, "seconds": round(found.seconds, 3)} for name, found in standings.items()},
-    }
-    output.answer(value, _standings_table(standings))
+        found = _measured(args, stages)
+    rounded = {name: {**values, "seconds": round(values["seconds"], 3)} for name, values in found.items()}
+    table = Table("retriever", *next(iter(found.values())), box=None, pad_edge=False)
+    for name, values in found.items():
+        table.add_row(visible(name), *(f"{value:.3f}" for value in values.values()))
+    output.answer({"dataset": str(args.dataset), "retrievers": rounded}, table)
     return 0
 
 
-def _standings(args: Namespace, progress: "Progress") -> "dict[str, Standing]":
+def _measured(args: Namespace, progress: Progress) -> dict[str, dict[str, float]]:
+    """Return by name of a retriever or mode its measures, and the seconds of its searches."""
     from evaluation.limit_run import RETRIEVERS, compare, compare_modes, opened  # noqa: PLC0415  as above
 
     if args.collection is not None:
         with Collection.open(args.collection) as collection:
-            return compare_modes(args.dataset, collection, progress=progress)
-    with nullcontext(args.work) if args.work else tempfile.TemporaryDirectory(prefix="grapnel-limit-") as work:
-        if args.config is None:
-            names = args.retrievers.split(",") if args.retrievers else list(RETRIEVERS)
-            return compare(args.dataset, names, Path(work), progress=progress)
-        config = read_collection_config(Path(args.config))
-        with opened(args.dataset, config, Path(work) / "configured", progress=progress) as collection:
-            return compare_modes(args.dataset, collection, progress=progress)
-
-
-def _standings_table(standings: "Mapping[str, Standing]") -> Table:
-    measures = next(iter(standings.values())).values
-    table = Table("retriever", *measures, "seconds", box=None, pad_edge=False)
-    for name, found in standings.items():
-        table.add_row(visible(name), *(f"{value:.3f}" for value in found.values.values()), f"{found.seconds:.1f}")
-    return table
+            found = compare_modes(args.dataset, collection, progress=progress)
+    else:
+        with nullcontext(args.work) if args.work else tempfile.TemporaryDirectory(prefix="grapnel-limit-") as work:
+            if args.config is None:
+                names = args.retrievers.split(",") if args.retrievers else list(RETRIEVERS)
+                found = compare(args.dataset, names, Path(work), progress=progress)
+            else:
+                config = read_collection_config(Path(args.config))
+                with opened(args.dataset, config, Path(work) / "configured", progress=progress) as collection:
+                    found = compare_modes(args.dataset, collection, progress=progress)
+    return {name: {**standing.values, "seconds": standing.seconds} for name, standing in found.items()}
 
 
 def _free_embeddings(args: Namespace, output: Output) -> int:
-    from evaluation.limit_free import critical_n  # noqa: PLC0415  as above
+    from evaluation.limit_free import PUBLISHED, critical_n  # noqa: PLC0415  as above
 
-    dims, seeds = _whole_numbers("--dims", args.dims), range(args.seed, args.seed + args.starts)
-    with output.progress() as stages:
-        found = [critical_n(dim, k=args.k, seeds=seeds, progress=stages) for dim in dims]
-    value = {"k": args.k, "seeds": list(seeds), "dims": [_free_value(critical) for critical in found]}
+    seeds = range(args.seed, args.seed + args.starts)
+    rows: list[dict[str, Any]] = []
     table = Table("dim", "documents solved", "published", "published fit", "seconds", box=None, pad_edge=False)
-    for critical, row in zip(found, value["dims"], strict=True):
-        published, fit = row["published"] or "-", "-" if critical.fit is None else f"{critical.fit:.1f}"
-        table.add_row(str(critical.dim), str(critical.documents), str(published), fit, f"{critical.seconds:.1f}")
-    output.answer(value, table, Text("The largest number of documents whose every set of k can be ranked first."))
+    with output.progress() as stages:
+        for dim in _whole_numbers("--dims", args.dims):
+            found = critical_n(dim, k=args.k, seeds=seeds, progress=stages)
+            published = PUBLISHED.get(dim) if args.k == 2 else None
+            fit = "-" if found.fit is None else f"{found.fit:.1f}"
+            table.add_row(str(dim), str(found.documents), str(published or "-"), fit, f"{found.seconds:.1f}")
+            tried = [{"documents": number, **asdict(attempt)} for number, attempt in found.tried.items()]
+            rows.append(
+                {
+                    "dim": dim,
+                    "documents": found.documents,
+                    "published": published,
+                    "published_fit": found.fit,
+                    "seconds": round(found.seconds, 3),
+                    "tried": tried,
+                }
+            )
+    summary = Text(f"The largest number of documents whose every set of {args.k} is ranked first by some query vector.")
+    output.answer({"k": args.k, "seeds": list(seeds), "dims": rows}, table, summary)
     return 0
-
-
-def _free_value(critical: "Critical") -> dict[str, Any]:
-    from evaluation.limit_free import PUBLISHED  # noqa: PLC0415  as above
-
-    return {
-        "dim": critical.dim,
-        "documents": critical.documents,
-        "published": PUBLISHED.get(critical.dim) if critical.k == 2 else None,
-        "published_fit": critical.fit,
-        "seconds": round(critical.seconds, 3),
-        "tried": [{"documents": number, **asdict(attempt)} for number, attempt in critical.tried.items()],
-    }
 
 
 def _whole_numbers(option: str, text: str) -> list[int]:
