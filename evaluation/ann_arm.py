@@ -25,7 +25,7 @@ from evaluation.ann_results import ArmReport, Build, Point, Timing
 from evaluation.ann_rivals import require
 from evaluation.ground_truth import kept_truth, truth_key
 from evaluation.machine import describe_machine
-from evaluation.recall import exact_scores, id_recall, tied_recall
+from evaluation.recall import exact_scores, id_recall, inverse_ratio, tied_recall
 from evaluation.utility import Utility
 from evaluation.vector_files import write_vectors
 from index.choose import resolve
@@ -120,6 +120,7 @@ def run_arm(
                 utility=task.utility(rows),
                 recall=id_recall(rows, truth, task.k),
                 tied_recall=tied_recall(rows, scores, truth, task.k),
+                inverse_ratio=None if task.metric == "ip" else inverse_ratio(scores, truth, task.k, task.metric),
                 timing=Timing.of(alone.seconds[place], together.seconds[place, :, 0], len(asked)),
                 distances=alone.distances[place],
             )

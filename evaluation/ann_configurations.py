@@ -109,4 +109,6 @@ def _sweep(kind: Kind, k: int, lists: int) -> list[Settings]:
         mains = [{"nprobe": float(n)} for n in sorted({min(lists, n) for n in (*_LIST_EFFORTS, lists)})]
     if kind in EXACT_SCORES:
         return list(mains)
-    return [{**main, "refine": float(factor * k)} for main in mains for factor in _REFINES]
+    # A graph search keeps as many candidates as are scored exactly, so these are an effort by themselves.
+    factors = _REFINES[1:2] if family == "graph" else _REFINES
+    return [{**main, "refine": float(factor * k)} for main in mains for factor in factors]

@@ -88,8 +88,8 @@ class Build:
 class Point:
     """One setting of one configuration. rows: int64 (Q, k). settings: empty = as the index was calibrated.
 
-    utility, recall, tied_recall: per query, float64 (Q,); recall by id. distances: vectors compared per query where
-    faiss counts them.
+    utility, recall, tied_recall, inverse_ratio: per query, float64 (Q,); recall by id; inverse_ratio is 1/Ratio@k, None
+    for "ip". distances: vectors compared per query where faiss counts them.
     """
 
     configuration: str
@@ -98,6 +98,7 @@ class Point:
     utility: Values = field(repr=False)
     recall: Values = field(repr=False)
     tied_recall: Values = field(repr=False)
+    inverse_ratio: Values | None = field(repr=False)
     timing: Timing
     distances: float | None
 
@@ -139,6 +140,7 @@ class ArmReport:
                     "utility": {"mean": float(point.utility.mean()), "values": point.utility.tolist()},
                     "recall": float(point.recall.mean()),
                     "tied_recall": float(point.tied_recall.mean()),
+                    "inverse_ratio": None if point.inverse_ratio is None else float(point.inverse_ratio.mean()),
                     "timing": {
                         name: value._asdict() if isinstance(value, Spread) else value
                         for name, value in _plain(point.timing).items()

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -115,7 +115,8 @@ def exact_search(metric: Metric) -> Search:
 class IndexSearch:
     """Search through an index of ours, built anew whenever the documents are other ones than before.
 
-    effort: of every search, None = as calibrated. Close it when done: the last index stands in a temporary folder.
+    effort: of every search, None = as calibrated. Close it, or use it in a `with`: indexes stand in a temporary folder.
+    built: how many there have been.
     """
 
     def __init__(self, spec: IndexSpec, effort: Effort | None = None) -> None:
@@ -144,3 +145,9 @@ class IndexSearch:
     def close(self) -> None:
         """Remove what was built."""
         self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -19,7 +19,6 @@ Values = npt.NDArray[np.float64]
 SAME_SCORE = 1e-5
 """Scores of equal vectors computed in two ways differ by less, as a share of squared lengths or of the score."""
 
-_UNIT = 1e-3
 _BLOCK_VALUES = 1 << 22
 
 
@@ -123,23 +122,18 @@ def distance_recall(
     return np.asarray((found[:, :k] <= limit[:, None]).sum(axis=1) / k, dtype=np.float64)
 
 
-def inverse_ratio(scores: Values, truth: Truth, k: int, metric: Metric, queries: Vectors | None = None) -> Values:
+def inverse_ratio(scores: Values, truth: Truth, k: int, metric: Metric) -> Values:
     """Return 1/Ratio@k, float64 (Q,) in [0, 1]: k / sum of (distance of the i-th found / of the i-th exact neighbour).
 
     scores: (Q, c) `exact_scores` of the rows found, best first, -inf where there is none: that counts as infinitely
     far, and the query's value is 0. Distances are Euclidean; for "cosine" those of unit vectors. 0 / 0 counts 1: a copy
     was found. Ranks that have no exact neighbour do not count.
-    queries: needed for "ip", which has distances only where all vectors are unit vectors.
-    Raises ShapeError, CorpusError as `id_recall`, RequestError on "ip" without unit queries.
+    Raises ShapeError, CorpusError as `id_recall`, RequestError on "ip", which has no distances.
     Source: overall ratio of c-approximate neighbour search; its inverse tracks utility better than recall (2606.04522).
     """
     best = _best(scores, truth, k)
     if metric == "ip":
-        unit = queries is not None and np.abs(np.linalg.norm(queries, axis=1) - 1).max(initial=0) < _UNIT
-        if not unit:
-            raise RequestError(
-                "1/Ratio needs distances, which inner products of unnormalised vectors do not give: use l2"
-            )
+        raise RequestError("1/Ratio needs distances, which inner products do not give: use cosine or l2")
     mine = np.full(best.rows.shape, -np.inf)
     mine[:, : scores.shape[1]] = scores[:, :k]
     # A copy of the query comes out at some 1e-8 instead of 0: unit vectors in float32 are unit up to 1e-7.

@@ -15,10 +15,14 @@ from evaluation.ann_configurations import Configuration, configurations, rivals
 from evaluation.ann_results import ArmReport, utility_knee
 from evaluation.ann_rivals import RIVALS, installed, open_rival
 from evaluation.ground_truth import exact_truth
+from evaluation.task import read_task
+from evaluation.utility import from_qrels
 from index.errors import ConfigError, GrapnelError, MissingDependencyError, RequestError, ShapeError
 from index.metric import Metric, prepare
 from index.spec import IndexParams
 from index.types import Rows
+from retrieval.encoders import EncoderConfig, fingerprint
+from retrieval.encoders.hashing import HashingEncoder
 
 COUNT, DIM, QUERIES, K = 1_500, 24, 40, 10
 FAST = Protocol(timed=5, build_threads=1)
@@ -93,6 +97,8 @@ def test_rows_and_recalls_are_those_of_the_settings(report: ArmReport) -> None:
         ]
         assert point.recall == pytest.approx(np.array(mine), abs=1e-9)
         assert (point.tied_recall >= point.recall - 1e-12).all()
+        assert point.inverse_ratio is not None
+        assert (point.inverse_ratio[point.recall == 1] > 1 - 1e-9).all()
     fast = report.points[-1]
     assert fast.name == "lists nprobe=1 refine=10"
     assert fast.recall.mean() < 1
@@ -188,6 +194,24 @@ def test_what_a_process_says_last_is_passed_on(tmp_path: Path) -> None:
     wrong = Configuration("a", kind="hnsw", settings=({"ef": 10.0, "speed": 3.0},))
     with pytest.raises(GrapnelError, match="speed"):
         run_arm(task(), [wrong], tmp_path, FAST)
+
+
+def test_inner_products_on_cranfield(dataset: Callable[[str], Path], tmp_path: Path) -> None:
+    real = read_task(dataset("cranfield"))
+    encoder = HashingEncoder(config := EncoderConfig(kind="hashing", dim=256), fingerprint(config))
+    documents = encoder.encode_texts([f"{title} {text}" for title, text in zip(real.titles, real.texts, strict=True)])
+    queries = encoder.encode_queries(real.queries)
+    judged = ArmTask(documents.vectors, queries, "ip", from_qrels("nDCG@10", real))
+    graph = Configuration("graph", kind="hnsw", settings=({"ef": 16.0}, {"ef": float(len(real.doc_ids))}))
+    made = run_arm(judged, [Configuration("flat", kind="flat"), graph], tmp_path, FAST)
+    flat, little, full = made.points
+    assert (flat.utility == made.exact).all()
+    assert abs((made.exact - full.utility).mean()) < 0.001
+    assert 0.1 < made.exact.mean() < 0.4
+    assert little.recall.mean() < full.recall.mean()
+    assert little.inverse_ratio is None
+    knee = utility_knee(made)
+    assert knee is not None
 
 
 def test_rounds_take_turns_after_one_that_does_not_count() -> None:

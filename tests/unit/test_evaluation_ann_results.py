@@ -23,7 +23,7 @@ def point(name: str, ef: float, loss: float, seconds: float, distances: float | 
     utility = EXACT.copy()
     utility[0::4] -= 4 * loss
     ones = np.ones(len(EXACT))
-    return Point(name, {"ef": ef}, rows, utility, ones, ones, timing(seconds), distances)
+    return Point(name, {"ef": ef}, rows, utility, ones, ones, None, timing(seconds), distances)
 
 
 def report(points: list[Point], builds: Mapping[str, Build]) -> ArmReport:

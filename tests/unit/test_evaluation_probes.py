@@ -250,9 +250,8 @@ def test_filters_see_a_search_that_ignores_them() -> None:
 
 @pytest.fixture
 def index_search() -> Iterator[IndexSearch]:
-    search = IndexSearch(IndexSpec("flat", "l2"))
-    yield search
-    search.close()
+    with IndexSearch(IndexSpec("flat", "l2")) as search:
+        yield search
 
 
 def test_an_index_is_built_once_for_the_same_documents(index_search: IndexSearch) -> None:
