@@ -1,6 +1,7 @@
 """A run beside judgements and beside another run: what is counted, what is refused, what is noted."""
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,8 @@ def test_two_runs_are_compared_query_by_query() -> None:
     assert found.baseline_coverage == found.coverage
     rr, recall, both = found.measures
     mine, theirs = (np.array([1 / (1 + ranked[query].index("a")) for query in QRELS]) for ranked in (run, baseline))
-    assert rr.comparison == paired(mine, theirs, seed=4)
+    assert rr.comparison is not None
+    assert astuple(rr.comparison) == pytest.approx(astuple(paired(mine, theirs, seed=4)))
     assert rr.baseline_mean == pytest.approx(theirs.mean())
     assert rr.baseline_values == dict(zip(QRELS, theirs, strict=True))
     assert recall.comparison is not None

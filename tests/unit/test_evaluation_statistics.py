@@ -3,6 +3,7 @@
 import math
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,14 @@ from evaluation.statistics import (
     Interval,
     benjamini_hochberg,
     bootstrap_interval,
+    bootstrap_intervals,
     equivalent,
     holm,
     non_inferior,
     paired,
+    paired_columns,
     sign_flip,
+    sign_flips,
 )
 from index.errors import RequestError
 
@@ -123,6 +127,25 @@ def test_an_interval_stays_among_the_values() -> None:
     assert 0 <= low < 1 / 31 < high < 0.2
     narrow, wide = (bootstrap_interval(np.arange(20.0), seed=0, level=level) for level in (0.5, 0.99))
     assert wide.low < narrow.low < 9.5 < narrow.high < wide.high
+
+
+def test_columns_are_each_measured_as_if_alone() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random((40, 4)), rng.random((40, 4))
+    a[10:, 1] = b[10:, 1]  # ten differences: exact
+    a[:, 2] = b[:, 2]  # none
+    found = paired_columns(a, b, seed=7)
+    alone = [paired(a[:, place], b[:, place], seed=7) for place in range(4)]
+    assert [astuple(one) for one in found] == [pytest.approx(astuple(one)) for one in alone]
+    assert sign_flips(a - b, seed=1).tolist() == [sign_flip((a - b)[:, place], seed=1) for place in range(4)]
+    assert found[1].p_permutation * 2**10 == pytest.approx(round(found[1].p_permutation * 2**10))
+    assert found[2].p_permutation == 1.0
+    intervals = bootstrap_intervals(a, seed=1)
+    assert intervals == [pytest.approx(bootstrap_interval(a[:, place], seed=1)) for place in range(4)]
+    with pytest.raises(RequestError, match="same queries"):
+        paired_columns(a, b[:, :3], seed=0)
+    with pytest.raises(RequestError, match=r"shape \(40, 0\)"):
+        bootstrap_intervals(a[:, :0], seed=0)
 
 
 def test_memory_does_not_grow_with_queries_times_resamples() -> None:
