@@ -1,15 +1,13 @@
 """`grapnel evaluate`: a run and judgements to numbers that say how sure they are."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
 from api.cli_output import Output, facts, one_line
-
-if TYPE_CHECKING:
-    from evaluation.compare import Coverage, Evaluation, MeasureResult
 
 
 def evaluate_run(args: Namespace, output: Output) -> int:
@@ -25,29 +23,27 @@ def evaluate_run(args: Namespace, output: Output) -> int:
     evaluation = evaluate(run, qrels, measures, baseline=baseline, seed=args.seed)
     if args.per_query is not None:
         write_values(args.per_query, evaluation)
+    other = evaluation.baseline_coverage
     value = {
         "run": args.run,
         "qrels": args.qrels,
         "baseline": args.baseline,
         "seed": args.seed,
         "queries": asdict(evaluation.coverage),
-        "baseline_queries": _optional(evaluation.baseline_coverage),
+        "baseline_queries": None if other is None else asdict(other),
         "measures": {result.measure: _measure_value(result) for result in evaluation.measures},
         "per_query": args.per_query,
         "notes": list(evaluation.notes),
     }
-    output.answer(value, facts(_counts(evaluation)), "", _table(evaluation))
+    output.answer(value, facts(_counts(value)), "", _table(value))
     if not output.as_json:
         for note in evaluation.notes:
             output.note(note)
     return 0
 
 
-def _optional(coverage: "Coverage | None") -> dict[str, int] | None:
-    return None if coverage is None else asdict(coverage)
-
-
-def _measure_value(result: "MeasureResult") -> dict[str, Any]:
+def _measure_value(result: Any) -> dict[str, Any]:
+    """Return the JSON value of an evaluation.compare.MeasureResult."""
     value: dict[str, Any] = {"mean": result.mean, "interval": result.interval}
     if result.baseline_mean is not None:
         compared = result.comparison
@@ -62,24 +58,24 @@ def _measure_value(result: "MeasureResult") -> dict[str, Any]:
     return value
 
 
-def _counts(evaluation: "Evaluation") -> dict[str, str]:
-    mine, other = evaluation.coverage, evaluation.baseline_coverage
+def _counts(value: Mapping[str, Any]) -> dict[str, str]:
+    mine, other = value["queries"], value["baseline_queries"]
     rows = {
-        "judged queries": f"{mine.judged:,} with a relevant document, {mine.without_relevant:,} without",
+        "judged queries": f"{mine['judged']:,} with a relevant document, {mine['without_relevant']:,} without",
         "run": _answered(mine),
     }
     return rows if other is None else {**rows, "baseline": _answered(other)}
 
 
-def _answered(coverage: "Coverage") -> str:
+def _answered(coverage: Mapping[str, int]) -> str:
     return (
-        f"{coverage.answered:,} answered, {coverage.unanswered:,} unanswered; "
-        f"{coverage.unjudged:,} more that nobody judged"
+        f"{coverage['answered']:,} answered, {coverage['unanswered']:,} unanswered; "
+        f"{coverage['unjudged']:,} more that nobody judged"
     )
 
 
-def _table(evaluation: "Evaluation") -> Table:
-    compared = evaluation.baseline_coverage is not None
+def _table(value: Mapping[str, Any]) -> Table:
+    compared = value["baseline"] is not None
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("measure")
     names = ["mean", "95 % interval"]
@@ -87,21 +83,14 @@ def _table(evaluation: "Evaluation") -> Table:
         names += ["baseline", "difference", "95 % interval", "p (t)", "p (permutation)", "p (Holm)"]
     for name in names:
         table.add_column(name, justify="right")
-    for result in evaluation.measures:
-        cells = [one_line(result.measure), f"{result.mean:.4f}", _bounds(result.interval)]
+    for measure, found in value["measures"].items():
+        cells = [one_line(measure), f"{found['mean']:.4f}", _bounds(found["interval"])]
         if compared:
-            cells += _compared_cells(result)
+            cells += [f"{found['baseline']['mean']:.4f}", f"{found['difference']:+.4f}"]
+            cells += [_bounds(found["difference_interval"], "+")]
+            cells += [_p(found[name]) for name in ("p_t", "p_permutation", "p_holm")]
         table.add_row(*cells)
     return table
-
-
-def _compared_cells(result: "MeasureResult") -> list[str]:
-    baseline = 0.0 if result.baseline_mean is None else result.baseline_mean
-    cells = [f"{baseline:.4f}", f"{result.mean - baseline:+.4f}"]
-    found = result.comparison
-    if found is None:
-        return [*cells, "-", "-", "-", "-"]
-    return [*cells, _bounds((found.low, found.high), "+"), *map(_p, (found.p_t, found.p_permutation, result.p_holm))]
 
 
 def _bounds(interval: tuple[float, float] | None, sign: str = "") -> str:

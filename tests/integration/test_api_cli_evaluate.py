@@ -108,6 +108,19 @@ def test_people_get_a_table_and_what_it_rests_on(files: Path) -> None:
     assert "0.8889" in alone
 
 
+def test_a_single_query_has_no_interval_and_no_p_value(tmp_path: Path) -> None:
+    run, qrels = tmp_path / "run.trec", tmp_path / "qrels.tsv"
+    run.write_text(trec({"q": ["b", "a"]}), encoding="utf-8")
+    qrels.write_text("q\ta\t1\n", encoding="utf-8")
+    arguments = ["evaluate", run, "--qrels", qrels, "--baseline", run, "--measures", "RR"]
+    found = answer(*arguments)["measures"]["RR"]
+    assert (found["mean"], found["difference"]) == (0.5, 0.0)
+    names = ("interval", "difference_interval", "p_t", "p_permutation", "p_holm")
+    assert [found[name] for name in names] == [None] * 5
+    row = next(line for line in grapnel(*arguments).stdout.splitlines() if line.startswith("RR"))
+    assert row.split() == ["RR", "0.5000", "-", "0.5000", "+0.0000", "-", "-", "-", "-"]
+
+
 @pytest.mark.parametrize(
     ("run", "qrels", "options", "status", "message"),
     [
