@@ -20,6 +20,10 @@ from retrieval.sources.lines import Line, file_lines, kind_suffix
 from retrieval.types import Query, Ranking
 
 _ESCAPED = re.compile(r"[\s%\x00-\x1f\x7f-\x9f]")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?|[+-]?nan", re.ASCII | re.IGNORECASE)
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+"""Narrower than Python's own reading, which takes 1_0 for 10 and digits of every script."""
+
 _BEIR_HEADER = ("query-id", "corpus-id", "score")
 
 
@@ -196,17 +200,15 @@ def _columns(path: Path, count: int, expected: str) -> Iterator[tuple[str, list[
 
 
 def _number(text: str, place: str) -> float:
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise CorpusError(f"{place}: score {text!r} is not a number") from error
+    if _NUMBER.fullmatch(text) is None:
+        raise CorpusError(f"{place}: score {text!r} is not a number")
+    value = float(text)
     if value != value:  # noqa: PLR0124  NaN: it has no place in an order
         raise CorpusError(f"{place}: score is NaN, which has no place in an order")
     return value
 
 
 def _grade(text: str, place: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise CorpusError(f"{place}: grade {text!r} is not an integer") from error
+    if _INTEGER.fullmatch(text.strip()) is None:
+        raise CorpusError(f"{place}: grade {text!r} is not an integer")
+    return int(text)
