@@ -1,6 +1,7 @@
 """What vectors look like before any search: the meta-features that a recommendation is made from.
 
-All of a seeded sample (20,000 documents by default: seconds on two cores), so that they cost the same for any corpus.
+All of a seeded sample (20,000 documents by default: about half a minute on two cores at 384 dimensions), so that they
+cost the same for any corpus.
 Features that the data cannot define (100 neighbours among 46 documents, a shift without queries) are absent.
 """
 

@@ -100,9 +100,11 @@ class Cells:
         if effort is None:
             effort = self._open(space, self._cell(space, ann=True, quantised=True))[1].effort(self.depth)
         family = FAMILY[about.kind]
+        # A graph asked for more candidates than ef looks at as many: so must the one that needs no refining.
+        ef = max(effort.ef or 0, effort.refine or 0) or None
         return Effort(
             nprobe=(about.params.lists if every else effort.nprobe) if family == "lists" else None,
-            ef=effort.ef if family == "graph" else None,
+            ef=ef if family == "graph" else None,
             refine=None if about.kind in EXACT_SCORES else effort.refine,
         )
 

