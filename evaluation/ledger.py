@@ -17,7 +17,8 @@ from typing import Final
 
 import numpy as np
 
-from evaluation.statistics import LEVEL, Values, bootstrap_interval
+from evaluation.resampling import bootstrap_intervals
+from evaluation.statistics import LEVEL, Values
 from index.errors import RequestError
 
 VECTOR_STAGES: Final = ("embedding", "metric", "ann", "quantisation")
@@ -88,16 +89,24 @@ class Ledger:
     def terms(self, *, seed: int, level: float = LEVEL) -> tuple[Term, ...]:
         """Return ceiling, the stages' terms and "final", each with its interval over queries.
 
-        Raises RequestError on fewer than 2 queries. Cost: one bootstrap a term.
+        Raises RequestError on fewer than 2 queries. Cost: one bootstrap for all.
         """
         everything = {"ceiling": self.ceiling, **self.changes(), "final": self.final}
-        return tuple(term(name, values, seed=seed, level=level) for name, values in everything.items())
+        return terms_of(everything, seed=seed, level=level)
+
+
+def terms_of(values: Mapping[str, Values], *, seed: int, level: float = LEVEL) -> tuple[Term, ...]:
+    """Return each mean of per-query values with its interval, of the same resamples of the queries for all."""
+    intervals = bootstrap_intervals(np.stack(list(values.values()), axis=1), seed=seed, level=level)
+    return tuple(
+        Term(name, float(each.mean()), *interval, each)
+        for (name, each), interval in zip(values.items(), intervals, strict=True)
+    )
 
 
 def term(name: str, values: Values, *, seed: int, level: float = LEVEL) -> Term:
-    """Return the mean of per-query values with its paired bootstrap interval."""
-    low, high = bootstrap_interval(values, seed=seed, level=level)
-    return Term(name, float(values.mean()), low, high, values)
+    """Return the mean of per-query values with its interval."""
+    return terms_of({name: values}, seed=seed, level=level)[0]
 
 
 def shapley(players: Sequence[str], worth: Callable[[frozenset[str]], Values]) -> Mapping[str, Values]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.measures import Qrels
+from evaluation.recall import first_of_each
 from evaluation.statistics import Values
 from index.errors import ConfigError, CorpusError, RequestError, ShapeError
 from index.types import Mask, Rows
@@ -106,7 +107,7 @@ class RankedUtility:
     def __call__(self, rows: Rows) -> Values:
         """Return each query's value, see Utility."""
         self._check(rows)
-        fresh = first_places(rows)
+        fresh = first_of_each(rows)
         order = np.argsort(~fresh, axis=1, kind="stable")  # what holds nothing takes no place
         rows = np.take_along_axis(np.where(fresh, rows, -1), order, axis=1)
         return self.value(rows[:, : self.depth])
@@ -116,17 +117,6 @@ class RankedUtility:
             raise ShapeError(f"rows are {rows.dtype} {rows.shape}, expected int64 ({len(self.ceiling)}, k)")
         if rows.size and not (rows.min() >= -1 and rows.max() < self.documents):
             raise ShapeError(f"rows {rows.min()} to {rows.max()}, expected -1 to {self.documents - 1}")
-
-
-def first_places(values: Rows) -> Mask:
-    """Return where each value of a line stands for the first time; False for -1. bool (Q, k)."""
-    order = np.argsort(values, axis=1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=1)
-    fresh = ordered >= 0
-    fresh[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
-    result = np.empty_like(fresh)
-    np.put_along_axis(result, order, fresh, axis=1)
-    return result
 
 
 class PairWeights:
@@ -147,7 +137,7 @@ class PairWeights:
             return np.zeros(items.shape)
         keys = np.arange(len(items))[:, None] * self._size + items
         places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        found = (self._keys[places] == keys) & first_places(items)
+        found = (self._keys[places] == keys) & first_of_each(items)
         return np.where(found, self._values[places], 0.0)
 
 
@@ -285,7 +275,7 @@ def from_labels(kind: LabelKind, labels: npt.NDArray[np.int64], query_labels: np
     }[kind]
 
     def gains(rows: Rows) -> Gains:
-        result: Values = ((labels[rows] == query_labels[:, None]) & first_places(rows)).astype(np.float64)
+        result: Values = ((labels[rows] == query_labels[:, None]) & first_of_each(rows)).astype(np.float64)
         return result
 
     def value(rows: Rows) -> Values:

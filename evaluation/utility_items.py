@@ -6,8 +6,9 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from evaluation.recall import first_of_each
 from evaluation.statistics import Values
-from evaluation.utility import Gains, PairWeights, RankedUtility, Utility, check_k, divided, first_places
+from evaluation.utility import Gains, PairWeights, RankedUtility, Utility, check_k, divided
 from index.errors import ConfigError, CorpusError, RequestError, ShapeError
 from index.types import Mask, Rows, Vectors
 
@@ -79,10 +80,10 @@ def from_anomalies(documents: Vectors, queries: Vectors, anomalous: Mask, thresh
     worth = np.where(anomalous, len(anomalous) / anomalous.sum(), 0.0)
 
     def gains(rows: Rows) -> Gains:
-        return np.where(first_places(rows), np.nan_to_num(distances(documents, queries, rows)), 0.0) * worth[:, None]
+        return np.where(first_of_each(rows), np.nan_to_num(distances(documents, queries, rows)), 0.0) * worth[:, None]
 
     def value(rows: Rows) -> Values:
-        real = first_places(rows)
+        real = first_of_each(rows)
         total = np.where(real, np.nan_to_num(distances(documents, queries, rows)), 0.0).sum(axis=1)
         return worth * (divided(total, real.sum(axis=1)) > threshold)
 
