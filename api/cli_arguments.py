@@ -65,6 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     _search(commands)
     _run(commands)
     _evaluate(commands)
+    _bench(commands)
     _tune(commands)
     _limit(commands)
     _documents(commands)
@@ -147,6 +148,33 @@ def _evaluate(commands: Any) -> None:
     parser.add_argument("--baseline", metavar="RUN", help="another run, to say what the difference is worth")
     parser.add_argument("--per-query", metavar="FILE", help="write the values of each query, one JSON object a line")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (default: 0)")
+
+
+def _bench(commands: Any) -> None:
+    summary = "say on a labelled dataset what is lost where: a page, and its numbers as JSON"
+    parser = _command(commands, "bench", summary, folder=False)
+    parser.add_argument("dataset", metavar="DATASET", help="a BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the report; a killed run goes on there")
+    parser.add_argument(
+        "--pipeline",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a pipeline.toml to measure beside the default one, with the collection.toml that lies beside it",
+    )
+    parser.add_argument("--encoder", metavar="KIND", help="encoder.kind as in collection.toml (sentence-transformers)")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="another key of [encoder], e.g. dim=256"
+    )
+    parser.add_argument("--tier", choices=["small", "full"], default="small", help="how much to measure (%(default)s)")
+    parser.add_argument("--split", metavar="NAME", help="which qrels (the first of test, dev, validation, train)")
+    parser.add_argument(
+        "--measures",
+        metavar="NAMES",
+        default="nDCG@10 R@100 RR@10",
+        help="in quotes; losses are counted in the first (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of samples, resamples and indexes (default: 0)")
 
 
 def _tune(commands: Any) -> None:

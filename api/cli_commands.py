@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 
+from api.cli_bench import bench
 from api.cli_build import build_collection
 from api.cli_documents import add, delete, get
 from api.cli_evaluate import evaluate_run
@@ -21,6 +22,7 @@ COMMANDS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "search": search,
     "run": run,
     "evaluate": evaluate_run,
+    "bench": bench,
     "tune": tune_collection,
     "limit": limit,
     "add": add,

@@ -1,0 +1,339 @@
+"""The sections of `grapnel bench` but the probes: each a function from a task's vectors to plain JSON.
+
+A number over queries is {"mean", "low", "high"}: the mean and its 95 % bootstrap interval (see `number`). What the
+results of each section hold is written in evaluation.bench.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from evaluation.ann_arm import ArmTask, Protocol, run_arm
+from evaluation.ann_configurations import Configuration, configurations
+from evaluation.ann_results import pareto, utility_knee
+from evaluation.bench_data import Embedded, Embeddings
+from evaluation.compare import evaluate
+from evaluation.features import features
+from evaluation.funnel import Cells, Funnel, funnel, validation_part
+from evaluation.iceberg_rule import Measured, choose
+from evaluation.ledger import Term, term
+from evaluation.measures import run_of
+from evaluation.spaces import Arm
+from evaluation.statistics import Values, benjamini_hochberg, bootstrap_interval, holm, paired
+from evaluation.utility import Utility
+from index.choose import resolve
+from index.durable import make_folders
+from index.errors import RequestError
+from index.spec import IndexSpec, Kind
+from index.types import Rows
+from retrieval.collection import Collection
+from retrieval.collection_config import CollectionConfig
+from retrieval.field_vectors import Encoders
+from retrieval.pipeline_config import PipelineConfig, check_pipeline, modes
+from retrieval.progress import Progress
+from retrieval.types import SearchRequest
+
+Json: TypeAlias = dict[str, Any]
+
+CELLS: Final[tuple[Kind, ...]] = ("flat", "hnsw", "ivf-pq", "ivf-rabitq")
+"""Kinds of index whose funnel is drawn."""
+
+_DEPTH: Final = 100
+"""Results a pipeline is asked for."""
+
+_BATCH: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A whole pipeline: its name in the report, the collection it searches, and its own configuration."""
+
+    name: str
+    collection: CollectionConfig
+    pipeline: PipelineConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every section is given. utility: the measure that losses are counted in. k: results of a search.
+
+    folder: an empty folder for what need not be kept. small: whether sweeps are thinned out.
+    """
+
+    vectors: Embedded
+    utility: Utility
+    k: int
+    seed: int
+    folder: Path
+    small: bool
+
+
+def number(values: Values, seed: int) -> Json:
+    """Return {"mean", "low", "high"} of values per query. Raises RequestError on fewer than 2."""
+    low, high = bootstrap_interval(values, seed=seed)
+    return {"mean": float(values.mean()), "low": low, "high": high}
+
+
+def vectors(setting: Setting) -> Json:
+    """Say what the vectors are."""
+    embedded = setting.vectors
+    norms = np.linalg.norm(embedded.documents, axis=1)
+    return {
+        "dim": embedded.documents.shape[1],
+        "unit": embedded.unit,
+        "norms": {"least": float(norms.min()), "mean": float(norms.mean()), "most": float(norms.max())},
+        "truncated": embedded.truncated,
+        "train_queries": len(embedded.data.train),
+    }
+
+
+def metrics(setting: Setting, deployed: Arm) -> Json:
+    """Search every metric arm exactly and compare each with the deployed one (Benjamini-Hochberg over arms)."""
+    embedded, seed = setting.vectors, setting.seed
+    worth = {
+        name: setting.utility(space.search(embedded.queries, setting.k).rows) for name, space in embedded.spaces.items()
+    }
+    compared = {name: paired(values, worth[deployed], seed=seed) for name, values in worth.items() if name != deployed}
+    adjusted = benjamini_hochberg(np.array([each.p_permutation for each in compared.values()]))
+    return {
+        "deployed": deployed,
+        "ceiling": number(setting.utility.ceiling, seed),
+        "arms": {name: number(values, seed) for name, values in worth.items()},
+        "against": {
+            name: {"mean": each.difference, "low": each.low, "high": each.high, "p": float(p)}
+            for (name, each), p in zip(compared.items(), adjusted, strict=True)
+        },
+        "left_out": dict(embedded.unfitted),
+    }
+
+
+def loss_funnel(setting: Setting, kind: Kind, deployed: Arm) -> Json:
+    """Draw up the loss funnel of one kind of index under one deployed metric."""
+    embedded = setting.vectors
+    cells = Cells(setting.folder, IndexSpec(kind, seed=setting.seed), setting.k)
+    found = funnel(
+        list(embedded.spaces.values()),
+        deployed,
+        embedded.queries,
+        setting.utility,
+        cells,
+        validation=validation_part(len(embedded.queries), seed=setting.seed),
+    )
+    return {"kind": kind, **_funnel_json(found, setting)}
+
+
+def _funnel_json(found: Funnel, setting: Setting) -> Json:
+    seed = setting.seed
+    charged = [term(name, values, seed=seed) for name, values in found.charged.items()]
+    return {
+        "deployed": found.deployed,
+        "best": found.best,
+        "measure": found.ledger.utility,
+        "k": setting.k,
+        "queries": len(found.queries),
+        "terms": [_term_json(each) for each in found.ledger.terms(seed=seed)],
+        "shapley": [_term_json(each) for each in charged],
+        "coverage": number(found.coverage, seed),
+        "reorder_ceiling": number(found.reorder_ceiling, seed),
+        "notes": list(found.notes),
+    }
+
+
+def _term_json(each: Term) -> Json:
+    return {"name": each.name, "mean": each.mean, "low": each.low, "high": each.high}
+
+
+def ann(setting: Setting) -> Json:
+    """Measure utility, recall and speed of approximate search under cosine."""
+    embedded = setting.vectors
+    task = ArmTask(embedded.documents, embedded.queries, "cosine", setting.utility, setting.k)
+    chosen = configurations(len(embedded.documents), setting.k, kinds=CELLS)
+    if setting.small:
+        chosen = [_thinned(each) for each in chosen]
+    protocol = Protocol(timed=100 if setting.small else 1_000)
+    report = run_arm(task, chosen, setting.folder, protocol)
+    front, knee = {point.name for point in pareto(report.points)}, utility_knee(report)
+    points = []
+    for point in report.points:
+        timing = point.timing
+        points.append(
+            {
+                "configuration": point.configuration,
+                "name": point.name,
+                "settings": dict(point.settings),
+                "utility": number(point.utility, setting.seed),
+                "recall": float(point.recall.mean()),
+                "tied_recall": float(point.tied_recall.mean()),
+                "inverse_ratio": None if point.inverse_ratio is None else float(point.inverse_ratio.mean()),
+                "qps": timing.qps._asdict(),
+                "all_cores_qps": timing.all_cores._asdict(),
+                "p50_ms": 1000 * timing.p50_s.median,
+                "p95_ms": 1000 * timing.p95_s.median,
+                "p99_ms": 1000 * timing.p99_s.median,
+                "distances": point.distances,
+                "pareto": point.name in front,
+            }
+        )
+    return {
+        "measure": report.measure,
+        "metric": report.metric,
+        "k": report.k,
+        "exact": number(report.exact, setting.seed),
+        "repeats": protocol.repeats,
+        "timed": min(protocol.timed, len(embedded.queries)),
+        "points": points,
+        "builds": {
+            name: {
+                "kind": build.kind,
+                "seconds": build.seconds,
+                "threads": build.threads,
+                "size_bytes": build.size_bytes,
+                "build_bytes": build.peak_bytes - build.before_bytes,
+            }
+            for name, build in report.builds.items()
+        },
+        "knee": None
+        if knee is None
+        else {
+            "name": knee.point.name,
+            "difference": knee.test.difference,
+            "low": knee.test.low,
+            "margin": knee.test.margin,
+            "p50_ms": 1000 * knee.point.timing.p50_s.median,
+        },
+    }
+
+
+def _thinned(configuration: Configuration) -> Configuration:
+    """Return a configuration with its calibrated effort and every second of the others."""
+    first, *others = configuration.settings
+    return replace(configuration, settings=(first, *others[::2]))
+
+
+def meta_features(setting: Setting) -> Json:
+    """Measure what the vectors look like, and what the published rule makes of it."""
+    found = features(setting.vectors.documents, queries=setting.vectors.queries, seed=setting.seed)
+    leaf = choose(Measured.of(found)) if "rc_1" in found else None
+    iceberg = None if leaf is None else {"metric": leaf.metric, "family": leaf.family, "methods": list(leaf.methods)}
+    return {"features": found, "iceberg": iceberg}
+
+
+def whole_pipeline(
+    setting: Setting, named: Named, measures: Sequence[str], embeddings: Embeddings, progress: Progress
+) -> Json:
+    """Build a collection of the task, answer every query in every mode, and draw up the ledger of the default mode."""
+    data = setting.vectors.data
+    dense = named.collection.dense_fields()
+    encoders = [field.encoder for field in dense.values()]
+    whole = named.collection.chunking.kind == "none" and len(encoders) == 1
+    kept = embeddings.of(encoders[0]).encoders() if whole else Encoders()
+    home = setting.folder / "collection"
+    collection = Collection.begin(home, named.collection, encoders=kept)
+    with collection:
+        collection.load(data.documents(), progress, len(data.task.doc_ids))
+        collection.compact(progress)
+        pipeline = check_pipeline(named.pipeline, collection.config, named.name)
+        runs = {
+            mode: _run(collection, pipeline, mode, setting, progress) for mode in modes(pipeline, collection.config)
+        }
+    found = {mode: evaluate(run, data.task.qrels, measures, seed=setting.seed) for mode, run in runs.items()}
+    rows = data.task.rows_of(runs[pipeline.default])
+    ledger, reason = _pipeline_ledger(setting, named, rows, embeddings)
+    main = setting.utility.name
+    return {
+        "default": pipeline.default,
+        "fields": {name: _field_name(named.collection, name) for name in named.collection.fields},
+        "modes": {
+            mode: {
+                result.measure: {
+                    "mean": result.mean,
+                    **dict(zip(("low", "high"), result.interval or (None, None), strict=True)),
+                }
+                for result in evaluation.measures
+            }
+            for mode, evaluation in found.items()
+        },
+        "values": {mode: setting.utility(data.task.rows_of(run)).tolist() for mode, run in runs.items()},
+        "measure": main,
+        "ledger": ledger,
+        "no_ledger": reason,
+        "notes": sorted({note for evaluation in found.values() for note in evaluation.notes}),
+    }
+
+
+def _field_name(config: CollectionConfig, name: str) -> str:
+    field = config.dense_fields().get(name)
+    return "lexical" if field is None else f"dense, {field.encoder.kind}, {field.index}, {field.metric}"
+
+
+def _run(
+    collection: Collection, pipeline: PipelineConfig, mode: str, setting: Setting, progress: Progress
+) -> dict[str, list[str]]:
+    queries = setting.vectors.data.task.queries
+    rankings = []
+    for start in range(0, len(queries), _BATCH):
+        requests = [SearchRequest(query, k=_DEPTH) for query in queries[start : start + _BATCH]]
+        rankings += collection.search_many(requests, mode=mode, config=pipeline)
+        progress(f"search {mode}", len(rankings), len(queries))
+    return {query: list(doc_ids) for query, doc_ids in run_of(rankings).items()}
+
+
+def _pipeline_ledger(
+    setting: Setting, named: Named, rows: Rows, embeddings: Embeddings
+) -> tuple[Json | None, str | None]:
+    """Return the funnel of a pipeline's dense field with the whole pipeline as its last stage, or why there is none."""
+    dense = named.collection.dense_fields()
+    if len(dense) != 1:
+        return None, f"{len(dense)} dense fields: the loss of vectors is counted for exactly one"
+    if named.collection.chunking.kind != "none":
+        return None, "documents are cut into passages: the loss of vectors is counted for whole documents"
+    ((_, field),) = dense.items()
+    vectors = embeddings.of(field.encoder)
+    count, dim = vectors.documents.shape
+    definite, _ = resolve(replace(field.spec(), seed=setting.seed), count, dim)
+    folder = setting.folder / "cells"
+    make_folders(folder)
+    found = funnel(
+        list(vectors.spaces.values()),
+        field.metric,
+        vectors.queries,
+        setting.utility,
+        Cells(folder, definite, setting.k),
+        rerank=lambda _: rows[:, : setting.k],
+        validation=validation_part(len(vectors.queries), seed=setting.seed),
+    )
+    return {"kind": definite.kind, **_funnel_json(found, setting)}, None
+
+
+def comparisons(setting: Setting, pipelines: Mapping[str, Json]) -> list[Json]:
+    """Compare every mode of every pipeline with the default mode of the first, query by query (Holm over all).
+
+    pipelines: by name, results of `whole_pipeline`, at least one.
+    """
+    first_name, first = next(iter(pipelines.items()))
+    baseline = np.array(first["values"][first["default"]])
+    others = [
+        (name, mode, np.array(values))
+        for name, result in pipelines.items()
+        for mode, values in result["values"].items()
+        if (name, mode) != (first_name, first["default"])
+    ]
+    if not others:
+        raise RequestError("one pipeline with one mode: there is nothing to compare it with")
+    found = [paired(values, baseline, seed=setting.seed) for _, _, values in others]
+    adjusted = holm(np.array([each.p_permutation for each in found]))
+    return [
+        {"pipeline": name, "mode": mode, "mean": each.difference, "low": each.low, "high": each.high, "p": float(p)}
+        for (name, mode, _), each, p in zip(others, found, adjusted, strict=True)
+    ]
+
+
+def emptied(folder: Path) -> Path:
+    """Return a folder with nothing in it: what a run that was killed left is removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folders(folder)
+    return folder

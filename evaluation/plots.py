@@ -1,0 +1,335 @@
+"""Small plots as inline SVG: no script, no file, colours from the page's custom properties, a title and description.
+
+Whoever cannot see a plot finds its numbers in a table beside it. All text is escaped here. Custom properties that a
+page must define: --ink, --soft, --line, --paper, --loss, --gain, --total, --s0 ... --s5.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Final, Literal, NamedTuple
+
+from index.errors import RequestError
+
+SERIES: Final = 6
+"""Series that can be told apart."""
+
+_WIDTH: Final = 640
+_SYMBOLS: Final = ("circle", "square", "diamond", "triangle", "cross", "ring")
+_LETTER: Final = 6.6
+"""Width of an average letter of the labels, in pixels."""
+
+
+class Bar(NamedTuple):
+    """One bar of a waterfall. A loss lowers what is left by `mean`, a gain raises it, a total starts from 0."""
+
+    label: str
+    kind: Literal["total", "loss", "gain"]
+    mean: float
+    low: float
+    high: float
+
+
+class Span(NamedTuple):
+    """A mean with its interval, in a list of such. series: 0 to 5, its colour and symbol."""
+
+    label: str
+    mean: float
+    low: float
+    high: float
+    series: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point of a scatter plot. low, high: interval of y. joined: part of the line that joins such points."""
+
+    series: str
+    label: str
+    x: float
+    y: float
+    low: float
+    high: float
+    joined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What an axis shows. log: base 10, all values above 0. level: where a line goes across, and what it is called."""
+
+    label: str
+    log: bool = False
+    level: tuple[float, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a heat map. label: its setting. ratio: what is left of what it is compared with; None = undefined."""
+
+    label: str
+    text: str
+    ratio: float | None
+
+
+def waterfall(title: str, bars: Sequence[Bar], measure: str) -> str:
+    """Return a waterfall: bars from left to right of what is left, one below the other. Raises RequestError on none."""
+    if not bars:
+        raise RequestError("a waterfall needs at least one bar")
+    left, right, step, top = _label_width([bar.label for bar in bars]), 150, 30, 8
+    reached, starts = 0.0, []
+    for bar in bars:
+        starts.append((0.0, bar.mean) if bar.kind == "total" else (reached, reached + _signed(bar)))
+        reached = starts[-1][1]
+    ends = [value for pair in starts for value in pair] + [bar.high for bar in bars if bar.kind == "total"]
+    scale = _Scale(min(0.0, *ends), max(*ends, 1e-9), left, _WIDTH - right)
+    height = top + step * len(bars) + 34
+    parts = [_grid(scale, top, top + step * len(bars), measure)]
+    for place, (bar, (start, end)) in enumerate(zip(bars, starts, strict=True)):
+        y = top + place * step
+        x, width = min(scale(start), scale(end)), abs(scale(end) - scale(start))
+        low, high = (bar.low, bar.high) if bar.kind == "total" else _reach(start, bar)
+        parts.append(_text(left - 10, y + 19, bar.label, "end"))
+        parts.append(
+            f'<rect class="{bar.kind}" x="{x:.1f}" y="{y + 6}" width="{max(width, 1):.1f}" height="16" rx="2">'
+            f"<title>{escape(f'{bar.label} {bar.mean:.4f}, {bar.low:.4f} to {bar.high:.4f}')}</title></rect>"
+        )
+        parts.append(_whisker(scale, low, high, y + 14))
+        if place + 1 < len(bars) and bars[place + 1].kind != "total":
+            parts.append(f'<path class="join" d="M{scale(end):.1f} {y + 22}v{step - 16}"/>')
+        sign = {"total": "", "loss": "\u2212", "gain": "+"}[bar.kind]
+        parts.append(_text(_WIDTH - right + 12, y + 19, _signed_text(bar.mean, sign), css="value"))
+        parts.append(_text(_WIDTH - right + 62, y + 19, f"[{bar.low:.3f}, {bar.high:.3f}]", css="soft"))
+    return _svg(title, f"{len(bars)} steps from the ceiling to what is found", height, parts)
+
+
+def _signed(bar: Bar) -> float:
+    return bar.mean if bar.kind == "gain" else -bar.mean
+
+
+def _signed_text(value: float, sign: str) -> str:
+    shown = f"{abs(value):.3f}"
+    if not sign or float(shown) == 0:
+        return shown if value >= 0 or float(shown) == 0 else f"\u2212{shown}"
+    if value < 0:
+        sign = {"+": "\u2212", "\u2212": "+"}[sign]
+    return f"{sign}{shown}"
+
+
+def _reach(start: float, bar: Bar) -> tuple[float, float]:
+    return (start + bar.low, start + bar.high) if bar.kind == "gain" else (start - bar.high, start - bar.low)
+
+
+def spans(title: str, rows: Sequence[Span], measure: str, level: tuple[float, str] | None = None) -> str:
+    """Return means with intervals, one a line, on one axis. level: a line across them all, and its name."""
+    if not rows:
+        raise RequestError("no rows to draw")
+    left, right, step, top = _label_width([row.label for row in rows]), 150, 26, 8 if level is None else 24
+    values = [value for row in rows for value in (row.low, row.high)] + ([] if level is None else [level[0]])
+    scale = _Scale(*_padded(min(values), max(values)), left, _WIDTH - right)
+    bottom = top + step * len(rows)
+    parts = [_grid(scale, top, bottom, measure)]
+    if level is not None:
+        parts.append(_level_x(scale(level[0]), top, bottom, level[1]))
+    for place, row in enumerate(rows):
+        y = top + place * step + 13
+        said = f"{row.label} {row.mean:.4f}, {row.low:.4f} to {row.high:.4f}"
+        parts.append(_text(left - 10, y + 5, row.label, "end"))
+        parts.append(_whisker(scale, row.low, row.high, y))
+        parts.append(_symbol(row.series, scale(row.mean), y, said))
+        parts.append(_text(_WIDTH - right + 12, y + 5, f"{row.mean:.3f}", css="value"))
+        parts.append(_text(_WIDTH - right + 62, y + 5, f"[{row.low:.3f}, {row.high:.3f}]", css="soft"))
+    return _svg(title, f"{len(rows)} means with 95 % intervals", bottom + 34, parts)
+
+
+def scatter(title: str, marks: Sequence[Mark], x: Axis, y: Axis) -> str:
+    """Return points with vertical intervals; those that are `joined` are joined from left to right."""
+    if not marks:
+        raise RequestError("no points to draw")
+    names = list(dict.fromkeys(mark.series for mark in marks))
+    if len(names) > SERIES:
+        raise RequestError(f"{len(names)} series, at most {SERIES} can be told apart")
+    left, right, top, bottom = 62, 18, 40, 330
+    across = [mark.x for mark in marks] + ([] if x.level is None else [x.level[0]])
+    up = [value for mark in marks for value in (mark.low, mark.high)] + ([] if y.level is None else [y.level[0]])
+    if x.log and min(across) <= 0:
+        raise RequestError(f"{x.label}: {min(across)} has no place on a logarithmic axis")
+    place_x = _Scale(*_padded(min(across), max(across), log=x.log), left, _WIDTH - right, log=x.log)
+    place_y = _Scale(*_padded(min(up), max(up)), bottom, top)
+    parts = [_legend(names, left), _grid(place_x, top, bottom, x.label)]
+    parts.append(_grid_y(place_y, left, _WIDTH - right, y.label))
+    if y.level is not None:
+        at = place_y(y.level[0])
+        parts.append(f'<path class="level" d="M{left} {at:.1f}H{_WIDTH - right}"/>')
+        parts.append(_text(_WIDTH - right - 2, at - 5, y.level[1], "end", css="soft"))
+    line = sorted(((mark.x, mark.y) for mark in marks if mark.joined), key=lambda point: point[0])
+    if len(line) > 1:
+        path = "L".join(f"{place_x(at):.1f} {place_y(value):.1f}" for at, value in line)
+        parts.append(f'<path class="front" d="M{path}"/>')
+    for mark in marks:
+        at = place_x(mark.x)
+        said = f"{mark.label}: {x.label} {mark.x:.4g}, {y.label} {mark.y:.4f}, {mark.low:.4f} to {mark.high:.4f}"
+        parts.append(f'<path class="whisker" d="M{at:.1f} {place_y(mark.low):.1f}V{place_y(mark.high):.1f}"/>')
+        parts.append(_symbol(names.index(mark.series), at, place_y(mark.y), said))
+    return _svg(title, f"{len(marks)} points of {', '.join(names)}", bottom + 40, parts)
+
+
+def histogram(title: str, labels: Sequence[str], series: Mapping[str, Sequence[float]], x: str, y: str) -> str:
+    """Return grouped bars: for each label one bar of each series. Raises RequestError on unlike lengths."""
+    if not labels or not series or any(len(values) != len(labels) for values in series.values()):
+        lengths = [len(values) for values in series.values()]
+        raise RequestError(f"{len(labels)} labels, {lengths} values: expected as many, and at least one")
+    if len(series) > SERIES:
+        raise RequestError(f"{len(series)} series, at most {SERIES} can be told apart")
+    left, right, top, bottom = 62, 18, 40, 270
+    most = max(max(values) for values in series.values()) or 1
+    place_y = _Scale(0, most, bottom, top)
+    slot = (_WIDTH - left - right) / len(labels)
+    width = slot * 0.8 / len(series)
+    parts = [_legend(list(series), left), _grid_y(place_y, left, _WIDTH - right, y)]
+    for place, label in enumerate(labels):
+        start = left + place * slot + slot * 0.1
+        for number, (name, values) in enumerate(series.items()):
+            at = place_y(values[place])
+            parts.append(
+                f'<rect class="s{number}" x="{start + number * width:.1f}" y="{at:.1f}" width="{width * 0.9:.1f}" '
+                f'height="{bottom - at:.1f}"><title>{escape(f"{name}, {label}: {values[place]:g}")}</title></rect>'
+            )
+        parts.append(_text(start + slot * 0.4, bottom + 16, label, "middle", css="soft"))
+    parts.append(_text((left + _WIDTH - right) / 2, bottom + 34, x, "middle", css="soft"))
+    return _svg(title, f"{len(labels)} classes of {', '.join(series)}", bottom + 42, parts)
+
+
+def heat_map(title: str, rows: Mapping[str, Sequence[Cell]]) -> str:
+    """Return a row of cells for each name, coloured by what is lost (ratio below 1) or gained."""
+    if not rows or not all(rows.values()):
+        raise RequestError("a heat map needs rows, and cells in each")
+    left, step, top = _label_width(list(rows)), 42, 4
+    width = (_WIDTH + 200 - left) / max(len(cells) for cells in rows.values())
+    parts = []
+    for place, (name, cells) in enumerate(rows.items()):
+        y = top + place * step
+        parts.append(_text(left - 10, y + 24, name, "end"))
+        for number, cell in enumerate(cells):
+            x = left + number * width
+            change = 0.0 if cell.ratio is None else cell.ratio - 1
+            css, share = ("loss", -change) if change < 0 else ("gain", change)
+            style = f"fill:color-mix(in oklab,var(--{css}) {min(60, round(120 * min(share, 0.5)))}%,var(--paper))"
+            parts.append(
+                f'<rect class="cell" style="{style}" x="{x:.1f}" y="{y}" width="{width - 3:.1f}" height="{step - 4}" '
+                f'rx="3"><title>{escape(f"{name}, {cell.label}: {cell.text}")}</title></rect>'
+            )
+            parts.append(_text(x + (width - 3) / 2, y + 14, cell.label, "middle", css="small"))
+            parts.append(_text(x + (width - 3) / 2, y + 31, cell.text, "middle", css="value"))
+    said = f"{len(rows)} rows, each cell a setting and what it changes"
+    return _svg(title, said, top + step * len(rows), parts, width=_WIDTH + 200)
+
+
+class _Scale:
+    """Values to pixels."""
+
+    def __init__(self, low: float, high: float, start: float, stop: float, *, log: bool = False) -> None:
+        self._of: Callable[[float], float] = math.log10 if log else float
+        self.low, self.high, self.log = low, high, log
+        self._start, self._stop = start, stop
+
+    def __call__(self, value: float) -> float:
+        low, high = self._of(self.low), self._of(self.high)
+        return self._start + (self._of(value) - low) / (high - low) * (self._stop - self._start)
+
+    def ticks(self) -> list[float]:
+        """Return round values from low to high, some 3 to 7 of them."""
+        if not self.log:
+            return _round_values(self.low, self.high)
+        steps = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        for factors in ((1,), (1, 3), (1, 2, 5)):
+            found = [factor * 10.0**power for power in steps for factor in factors]
+            found = [value for value in found if self.low <= value <= self.high]
+            if len(found) > 2:
+                return found
+        return found or _round_values(self.low, self.high)
+
+
+def _round_values(low: float, high: float) -> list[float]:
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    first = math.ceil(low / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _padded(low: float, high: float, *, log: bool = False) -> tuple[float, float]:
+    """Return a little more room on either side, and some where there is none."""
+    if log:
+        factor = max(1.15, (high / low) ** 0.05)
+        return low / factor, high * factor
+    room = 0.05 * (high - low) or max(0.05 * abs(high), 0.01)
+    return low - room, high + room
+
+
+def _label_width(labels: Sequence[str]) -> float:
+    return 18 + _LETTER * max(map(len, labels))
+
+
+def _grid(scale: _Scale, top: float, bottom: float, label: str) -> str:
+    parts = []
+    for value in scale.ticks():
+        at = scale(value)
+        parts.append(f'<path class="grid" d="M{at:.1f} {top}V{bottom}"/>')
+        parts.append(_text(at, bottom + 16, f"{value:,.6g}", "middle", css="soft"))
+    middle = (scale(scale.low) + scale(scale.high)) / 2
+    return "".join([*parts, _text(middle, bottom + 31, label, "middle", css="soft")])
+
+
+def _grid_y(scale: _Scale, left: float, right: float, label: str) -> str:
+    parts = []
+    for value in scale.ticks():
+        at = scale(value)
+        parts.append(f'<path class="grid" d="M{left} {at:.1f}H{right}"/>')
+        parts.append(_text(left - 7, at + 4, f"{value:,.6g}", "end", css="soft"))
+    middle = (scale(scale.low) + scale(scale.high)) / 2
+    turned = f'x="14" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 14 {middle:.1f})"'
+    return "".join([*parts, f'<text class="soft" {turned}>{escape(label)}</text>'])
+
+
+def _level_x(at: float, top: float, bottom: float, label: str) -> str:
+    return f'<path class="level" d="M{at:.1f} {top - 4}V{bottom}"/>' + _text(at, top - 9, label, "middle", css="soft")
+
+
+def _legend(names: Sequence[str], left: float) -> str:
+    parts, x = [], left
+    for number, name in enumerate(names):
+        parts.append(_symbol(number, x + 6, 14, name))
+        parts.append(_text(x + 17, 19, name))
+        x += 34 + _LETTER * len(name)
+    return "".join(parts)
+
+
+def _whisker(scale: _Scale, low: float, high: float, y: float) -> str:
+    start, stop = scale(low), scale(high)
+    return f'<path class="whisker" d="M{start:.1f} {y - 4}v8m0 -4H{stop:.1f}m0 -4v8"/>'
+
+
+def _symbol(series: int, x: float, y: float, said: str) -> str:
+    name = _SYMBOLS[series % SERIES]
+    shapes = {
+        "circle": f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5"/>',
+        "square": f'<rect x="{x - 4.5:.1f}" y="{y - 4.5:.1f}" width="9" height="9"/>',
+        "diamond": f'<path d="M{x:.1f} {y - 6.5:.1f}l6.5 6.5l-6.5 6.5l-6.5 -6.5z"/>',
+        "triangle": f'<path d="M{x:.1f} {y - 6:.1f}l6 10.5h-12z"/>',
+        "cross": f'<path d="M{x - 5:.1f} {y - 5:.1f}l10 10m0 -10l-10 10" class="stroked"/>',
+        "ring": f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="stroked"/>',
+    }
+    return f'<g class="mark s{series % SERIES}">{shapes[name]}<title>{escape(said)}</title></g>'
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", *, css: str = "") -> str:
+    kind = f' class="{css}"' if css else ""
+    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _svg(title: str, description: str, height: float, parts: Sequence[str], *, width: float = _WIDTH) -> str:
+    return (
+        f'<svg role="img" viewBox="0 0 {width:g} {height:g}" aria-label="{escape(f"{title}: {description}")}">'
+        f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{''.join(parts)}</svg>"
+    )

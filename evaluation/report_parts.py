@@ -1,0 +1,291 @@
+"""The parts of the report, each from the results of its sections; one without results has no body and is not shown."""
+
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any, Final, TypeAlias
+
+from evaluation.findings import ALPHA, STAGES, below, result_of, setting_text
+from evaluation.plots import SERIES, Axis, Bar, Cell, Mark, Span, heat_map, histogram, scatter, spans, waterfall
+from evaluation.report_html import INTERVAL, Part, Row, figure, foldable, paragraph, table, triple
+
+Results: TypeAlias = Mapping[str, Any]
+
+
+def _pipelines(results: Results) -> Part:
+    found = below(results, "pipelines/")
+    rows: list[Row] = []
+    drawn = []
+    for place, (name, result) in enumerate(found.items()):
+        for mode, measured in result["modes"].items():
+            label = f"{name}: {mode}" + (" *" if mode == result["default"] else "")
+            values = measured[result["measure"]]
+            if values["low"] is not None:
+                drawn.append(Span(label, values["mean"], values["low"], values["high"], place % SERIES))
+            rows += [[label, measure, *triple(value)] for measure, value in measured.items()]
+    if not rows:
+        return Part("pipelines", "Whole pipelines", "")
+    body = paragraph("Every mode of every pipeline, through a real collection; * is the mode used unless one is asked.")
+    measure = next(iter(found.values()))["measure"]
+    if drawn:
+        body += figure(f"{measure} of whole pipelines", spans(f"{measure} of whole pipelines", drawn, measure))
+    body += table("Whole pipelines, with 95 % intervals", ("pipeline: mode", "measure", *INTERVAL), rows)
+    compared = result_of(results, "comparison") or []
+    if compared:
+        first, result = next(iter(found.items()))
+        caption = f"{measure} against {first} ({result['default']}), paired; p adjusted by Holm"
+        lines = [[f"{each['pipeline']}: {each['mode']}", *triple(each), each["p"]] for each in compared]
+        body += table(caption, ("pipeline: mode", "difference", "low", "high", "p"), lines)
+    return Part("pipelines", "Whole pipelines", body)
+
+
+def _ledgers(results: Results) -> dict[str, Mapping[str, Any]]:
+    """Return funnels and ledgers of pipelines by what they are called."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, result in below(results, "pipelines/").items():
+        if result["ledger"] is not None:
+            found[f"pipeline {name} ({result['default']})"] = result["ledger"]
+    for result in below(results, "funnel/").values():
+        found[f"{result['kind']} under {result['deployed']}"] = result
+    return found
+
+
+def _funnel(results: Results) -> Part:
+    ledgers = _ledgers(results)
+    plots, notes = "", []
+    terms: list[Row] = []
+    others: list[Row] = []
+    for name, result in ledgers.items():
+        plots += figure(name, waterfall(name, [_bar(each) for each in result["terms"]], result["measure"]))
+        terms += [[name, STAGES[each["name"]], *triple(each)] for each in result["terms"]]
+        others += [[name, f"Shapley charge: {STAGES[each['name']]}", *triple(each)] for each in result["shapley"]]
+        others.append([name, f"of exact {result['best']} top {result['k']} found", *triple(result["coverage"])])
+        others.append([name, "the same results in perfect order", *triple(result["reorder_ceiling"])])
+        notes += [f"{name}: {note}" for note in result["notes"]]
+    if not ledgers:
+        return Part("funnel", "Loss funnel", "")
+    first = next(iter(ledgers.values()))
+    body = paragraph(
+        f"From a perfect ranking down to what is found, {first['measure']} per query; the terms add up exactly. The "
+        f"best metric is chosen on other queries than the {first['queries']:,} that are counted; what the deployed "
+        "one finds less than that is the metric's loss, which may be negative."
+    )
+    heads = ("pipeline", "term", *INTERVAL)
+    body += f'<div class="plots">{plots}</div>' + foldable("All terms", table("Terms of the funnel", heads, terms))
+    caption = "Charges averaged over all orders of metric, approximate search and quantisation; coverage"
+    body += foldable("Charges and coverage", table(caption, heads, others))
+    if notes:
+        body += "".join(paragraph(note, "fine") for note in dict.fromkeys(notes))
+    return Part("funnel", "Loss funnel", body)
+
+
+def _bar(each: Mapping[str, Any]) -> Bar:
+    kind = "total" if each["name"] in {"ceiling", "final"} else "gain" if each["name"] == "rerank" else "loss"
+    return Bar(STAGES[each["name"]], kind, each["mean"], each["low"], each["high"])  # type: ignore[arg-type]
+
+
+def _metrics(results: Results) -> Part:
+    found = result_of(results, "metrics")
+    if found is None:
+        return Part("metrics", "Metrics", "")
+    measure = results["settings"]["measure"]
+    drawn = [
+        Span(arm, each["mean"], each["low"], each["high"], 0 if arm == found["deployed"] else 1)
+        for arm, each in found["arms"].items()
+    ]
+    level = (found["arms"][found["deployed"]]["mean"], found["deployed"])
+    body = paragraph("The same vectors, searched exactly under every metric.")
+    body += figure(f"{measure} of exact search", spans("Exact search under each metric", drawn, measure, level))
+    rows = []
+    for arm, each in found["arms"].items():
+        other = found["against"].get(arm)
+        rows.append([arm, *triple(each), *([None] * 4 if other is None else [*triple(other), other["p"]])])
+    heads = ("metric", *INTERVAL, f"less {found['deployed']}", "low", "high", "p")
+    body += table(f"{measure} of exact search; p adjusted by Benjamini-Hochberg", heads, rows)
+    body += "".join(paragraph(f"{arm}: {why}", "fine") for arm, why in found["left_out"].items())
+    return Part("metrics", "Metrics", body)
+
+
+def _ann(results: Results) -> Part:
+    found = result_of(results, "ann")
+    if found is None:
+        return Part("ann", "Approximate search", "")
+    measure, points = found["measure"], found["points"]
+    fast = [_mark(point, point["qps"]["median"], joined=point["pareto"]) for point in points]
+    recalled = [_mark(point, point["recall"]) for point in points]
+    exact = Axis(measure, level=(found["exact"]["mean"], "exact search"))
+    one = f"queries per second, one thread ({found['timed']} queries, median of {found['repeats']} rounds)"
+    body = paragraph(
+        f"Utility and speed of each index and effort under {found['metric']}. The line joins the settings that none "
+        "beats in both. Where utility stays level while recall falls, recall asks for more than the task needs."
+    )
+    knee = found["knee"]
+    if knee is not None:
+        body += paragraph(
+            f"The cheapest setting not worse than exact search by {knee['margin']}: {knee['name']} (difference "
+            f"{knee['difference']:+.4f}, at least {knee['low']:+.4f})."
+        )
+    body += '<div class="plots">'
+    body += figure("Utility against speed", scatter("Utility against speed", fast, Axis(one, log=True), exact))
+    across = Axis(f"recall@{found['k']} against exact search")
+    body += figure("Task utility against recall", scatter("Task utility against recall", recalled, across, exact))
+    body += "</div>"
+    recalls, times_of = ("recall", "tied recall", "1/ratio"), ("QPS", "QPS, all cores", "p50 ms", "p95 ms", "p99 ms")
+    heads = ("setting", measure, "low", "high", *recalls, *times_of, "vectors compared")
+    rows: list[Row] = []
+    for point in points:
+        compared = None if point["distances"] is None else round(point["distances"])
+        times = [round(point["qps"]["median"]), round(point["all_cores_qps"]["median"])]
+        percentiles = [point["p50_ms"], point["p95_ms"], point["p99_ms"]]
+        shares = [point["recall"], point["tied_recall"], point["inverse_ratio"]]
+        rows.append([point["name"], *triple(point["utility"]), *shares, *times, *percentiles, compared])
+    body += foldable("All settings", table("Settings; the first of an index is its calibrated effort", heads, rows))
+    facts = ("index", "became", "build seconds", "threads", "bytes on disk", "bytes to build")
+    builds = [
+        [name, build["kind"], build["seconds"], build["threads"], build["size_bytes"], build["build_bytes"]]
+        for name, build in found["builds"].items()
+    ]
+    return Part("ann", "Approximate search", body + table("Indexes", facts, builds))
+
+
+def _mark(point: Mapping[str, Any], x: float, *, joined: bool = False) -> Mark:
+    worth = point["utility"]
+    return Mark(point["configuration"], point["name"], x, worth["mean"], worth["low"], worth["high"], joined)
+
+
+def _hubs(results: Results) -> Part:
+    found = result_of(results, "probes/hubness")
+    if found is None:
+        return Part("hubs", "Hubs", "")
+    drawn, metrics = found["histogram"], found["histogram"]["metrics"]
+    starts = drawn["from"]
+    labels = [
+        str(low) if high == low + 1 else f"{low}\u2013{high - 1}"
+        for low, high in zip(starts, [*starts[1:], starts[-1] + 1], strict=True)
+    ]
+    labels[-1] = f"{starts[-1]}+"
+    counts = {arm: each["documents"] for arm, each in metrics.items()}
+    used = max(place for values in counts.values() for place, value in enumerate(values) if value) + 1
+    labels, counts = labels[:used], {arm: values[:used] for arm, values in counts.items()}
+    body = paragraph(
+        f"How often each document is among the {drawn['k']} nearest of {drawn['searched']:,} others. A skewness of 0 "
+        "to 2 is usual; with tens, a few documents crowd out the rest."
+    )
+    x = f"times among the {drawn['k']} nearest"
+    body += figure("Hubs", histogram("How often documents are near others", labels, counts, x, "documents"))
+    rows = [
+        [arm, *values, metrics[arm]["skew"], metrics[arm]["gini"], metrics[arm]["anti_hubs"]]
+        for arm, values in counts.items()
+    ]
+    heads = ("metric", *labels, "skewness", "Gini", "in no list")
+    return Part("hubs", "Hubs", body + table("Documents by how often they are near others", heads, rows))
+
+
+def _probes(results: Results) -> Part:
+    found = below(results, "probes/")
+    lines: dict[str, list[Cell]] = {}
+    tables = ""
+    for name, probe in found.items():
+        rows: list[Row] = []
+        for row in probe["rows"]:
+            line, label = _place(name, row["setting"])
+            lines.setdefault(line, []).append(_heat(label, row))
+            change = [None] * 3 if row["change"] is None else triple(row["change"])
+            said = ", ".join(f"{key} {value:.4g}" for key, value in row["measures"].items())
+            rows.append([setting_text(row["setting"]), *triple(row), row["reference"], *change, row["queries"], said])
+        heads = ("setting", *INTERVAL, probe["unchanged"], "change", "low", "high", "queries", "measured beside it")
+        tables += foldable(
+            name, table(f"{name}: {results['settings']['measure']} against {probe['unchanged']}", heads, rows)
+        )
+    if not lines:
+        return Part("probes", "Probes", "")
+    body = paragraph(
+        "What becomes of the utility when one thing changes. A cell says by how much it differs from what it is "
+        "compared with (see the tables), in per cent of that; red is lost, green is gained."
+    )
+    return Part("probes", "Probes", body + figure("Probes", heat_map("Change of utility by probe", lines)) + tables)
+
+
+def _place(probe: str, setting: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the line of the heat map that a setting belongs to, and the label of its cell."""
+    first, *others = setting.items()
+    aside = [str(value) for _, value in others]
+    line = f"{probe} ({', '.join(aside)})" if aside else probe
+    value = first[1]
+    return line, f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _heat(label: str, row: Mapping[str, Any]) -> Cell:
+    reference = row["reference"]
+    if not reference:
+        return Cell(label, f"{row['mean']:.3f}", None)
+    ratio = row["mean"] / reference
+    percent = round(100 * (ratio - 1))
+    return Cell(label, "0 %" if percent == 0 else f"{percent:+d} %".replace("-", "\u2212"), ratio)
+
+
+def _features(results: Results) -> Part:
+    found = result_of(results, "features")
+    if found is None:
+        return Part("features", "What the vectors look like", "")
+    rows = [[name, f"{value:,.4g}"] for name, value in found["features"].items()]
+    body = table("Meta-features (meanings: evaluation.features)", ("feature", "value"), rows)
+    rule = found["iceberg"]
+    if rule is not None:
+        body += paragraph(
+            f"The published Iceberg rule, which looks at no label, would choose {rule['metric']} and a "
+            f"{rule['family']} method ({', '.join(rule['methods'])})."
+        )
+    return Part("features", "What the vectors look like", body)
+
+
+def _recommendation(results: Results) -> Part:
+    found = result_of(results, "recommendation")
+    if found is None:
+        return Part("recommendation", "Recommendation", "")
+    body = "".join(paragraph(sentence) for sentence in found["advice"])
+    return Part("recommendation", "Recommendation", body + f"<pre>{escape(found['tree'])}</pre>")
+
+
+def _left_out(results: Results) -> Part:
+    missing = {name: each["left_out"] for name, each in results["sections"].items() if "left_out" in each}
+    missing |= {
+        f"funnel of pipeline {name}": result["no_ledger"]
+        for name, result in below(results, "pipelines/").items()
+        if result["no_ledger"]
+    }
+    if not missing:
+        return Part("left-out", "Left out", "")
+    return Part("left-out", "Left out", table("What this dataset cannot say", ("section", "why"), missing.items()))
+
+
+def _method(results: Results) -> Part:
+    settings = results["settings"]
+    said = {
+        "tier": settings["tier"],
+        "losses are counted in": f"{settings['measure']}, the first {settings['k']} results",
+        "measures of pipelines": " ".join(settings["measures"]),
+        "seed": str(settings["seed"]),
+        "claims": f"p below {ALPHA} after correction",
+        "encoder fingerprint": results["encoder"]["fingerprint"],
+        "dataset digest": results["dataset"]["digest"],
+        **results["machine"],
+    }
+    seconds = [[name, each["seconds"]] for name, each in results["sections"].items() if "seconds" in each]
+    body = table("Settings and machine", ("what", "value"), said.items())
+    return Part(
+        "method", "How it was measured", body + foldable("Seconds", table("Time", ("section", "seconds"), seconds))
+    )
+
+
+PARTS: Final[tuple[Callable[[Results], Part], ...]] = (
+    _funnel,
+    _pipelines,
+    _metrics,
+    _ann,
+    _hubs,
+    _probes,
+    _features,
+    _recommendation,
+    _left_out,
+    _method,
+)

@@ -1,0 +1,172 @@
+"""`grapnel bench` as its users meet it: a labelled folder in, a page and its numbers out, and no work done twice."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.report import page
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GRAPNEL_THREADS": "1"}
+
+DOCUMENTS, QUERIES, TOPICS = 120, 24, 12
+FUNNELS = {f"funnel/{kind}/cosine" for kind in ("flat", "hnsw", "ivf-pq", "ivf-rabitq")}
+ALWAYS = {"vectors", "metrics", "ann", "features", "pipelines/default", "comparison"}
+
+
+def grapnel(*arguments: str | Path, failpoint: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = ENVIRONMENT if failpoint is None else {**ENVIRONMENT, "GRAPNEL_FAILPOINT": failpoint}
+    return subprocess.run(
+        [sys.executable, "-m", "api.cli", *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        env=environment,
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+
+def write_dataset(folder: Path) -> Path:
+    """Documents of a topic share words, queries ask for the documents of one topic; titles and ids need escaping."""
+    rng = random.Random(5)
+    words = [[f"word{topic}x{number}" for number in range(12)] for topic in range(TOPICS)]
+    common = [f"common{number}" for number in range(40)]
+    folder.mkdir()
+    (folder / "qrels").mkdir()
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        for row in range(DOCUMENTS):
+            text = " ".join(rng.choices(words[row % TOPICS], k=6) + rng.choices(common, k=6))
+            document = {"_id": f"<b>{row}</b>", "title": "</script><script>alert(1)</script>", "text": text}
+            file.write(json.dumps(document) + "\n")
+    with (folder / "queries.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(QUERIES):
+            text = " ".join(rng.choices(words[number % TOPICS], k=3) + rng.choices(common, k=2))
+            file.write(json.dumps({"_id": f"q{number}", "text": text}) + "\n")
+    judged = [f"q{q}\t<b>{row}</b>\t1" for q in range(QUERIES) for row in range(q % TOPICS, DOCUMENTS, TOPICS)]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
+    """A dataset, the folder of its report, and what the command said; the first run was killed after three sections."""
+    root = tmp_path_factory.mktemp("bench")
+    dataset, out = write_dataset(root / "<i>set</i>"), root / "report"
+    (root / "rrf.toml").write_text(
+        '[fusion.hybrid]\nparts = ["dense", "lexical"]\nweights = [0.5, 0.5]\nmethod = "rrf"\n', encoding="utf-8"
+    )
+    arguments = ["bench", dataset, "--out", out, "--encoder", "hashing", "--set", "dim=64"]
+    arguments += ["--pipeline", root / "rrf.toml", "--json"]
+    killed = grapnel(*arguments, failpoint="bench.section.replaced:3")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    first = {path.name: path.stat().st_mtime_ns for path in (out / "sections").glob("*.json")}
+    assert len(first) == 3
+    assert not (out / "results.json").exists()
+    done = grapnel(*arguments)
+    assert done.returncode == 0, done.stderr
+    after = {path.name: path.stat().st_mtime_ns for path in (out / "sections").glob("*.json")}
+    assert after.items() >= first.items()
+    again = grapnel(*arguments)
+    assert {path.name: path.stat().st_mtime_ns for path in (out / "sections").glob("*.json")} == after
+    assert again.stdout == done.stdout
+    return dataset, out, json.loads(done.stdout)
+
+
+def test_results_are_complete_and_the_page_is_made_of_them(made: tuple[Path, Path, Any]) -> None:
+    _, out, said = made
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    assert results["format"] == 1
+    assert (results["dataset"]["documents"], results["dataset"]["queries"]) == (DOCUMENTS, QUERIES)
+    assert results["sections"].keys() >= ALWAYS | FUNNELS | {"pipelines/rrf"}
+    assert said["measured"] == [name for name, section in results["sections"].items() if "result" in section]
+    assert said["left_out"] == {
+        name: section["left_out"] for name, section in results["sections"].items() if "left_out" in section
+    }
+    text = (out / "index.html").read_text("utf-8")
+    assert text == page(results)
+    assert all(sentence.split(" [")[0] in text for sentence in said["findings"])
+    assert "<script" not in text
+    assert "<i>set" not in text
+    assert "&lt;i&gt;set&lt;/i&gt;" in text
+    assert not (out / "work").exists()
+
+
+def test_terms_add_up_and_sections_agree_with_each_other(made: tuple[Path, Path, Any]) -> None:
+    _, out, _ = made
+    sections = json.loads((out / "results.json").read_text("utf-8"))["sections"]
+    ledgers = [sections[name]["result"] for name in FUNNELS]
+    ledgers += [sections[name]["result"]["ledger"] for name in ("pipelines/default", "pipelines/rrf")]
+    for ledger in ledgers:
+        terms = {term["name"]: term["mean"] for term in ledger["terms"]}
+        losses = sum(terms[name] for name in ("embedding", "metric", "ann", "quantisation"))
+        assert terms["ceiling"] - losses + terms.get("rerank", 0) == pytest.approx(terms["final"], abs=1e-9)
+        assert all(term["low"] <= term["mean"] <= term["high"] for term in ledger["terms"])
+    default = sections["pipelines/default"]["result"]
+    assert default["modes"]["dense"]["nDCG@10"]["mean"] == pytest.approx(
+        sections["metrics"]["result"]["arms"]["cosine"]["mean"], abs=1e-9
+    )
+    assert sum(default["values"]["hybrid"]) / QUERIES == pytest.approx(default["modes"]["hybrid"]["nDCG@10"]["mean"])
+    flat = sections["ann"]["result"]
+    assert flat["points"][0]["utility"]["mean"] == pytest.approx(flat["exact"]["mean"], abs=1e-12)
+    compared = sections["comparison"]["result"]
+    assert [(each["pipeline"], each["mode"]) for each in compared] == [
+        ("default", "dense"), ("default", "lexical"), ("rrf", "hybrid"), ("rrf", "dense"), ("rrf", "lexical")
+    ]  # fmt: skip
+
+
+def test_another_input_is_measured_anew_beside_what_is_kept(made: tuple[Path, Path, Any]) -> None:
+    dataset, out, _ = made
+    before = {path.name for path in (out / "sections").iterdir()}
+    arguments = ["bench", dataset, "--out", out, "--encoder", "hashing", "--set", "dim=32", "--measures", "RR@10"]
+    done = grapnel(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "index.html" in done.stdout
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    assert results["settings"]["measure"] == "RR@10"
+    assert results["sections"]["vectors"]["result"]["dim"] == 32
+    assert before < {path.name for path in (out / "sections").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--measures", "Quality"], 2, "measure 'Quality' is unknown"),
+        (["--measures", "infAP"], 2, "measure 'infAP' is unknown"),
+        (["--measures", ""], 2, "0 measures"),
+        (["--seed", "-1"], 2, "seed -1"),
+        (["--encoder", "words"], 2, "kind is 'words'"),
+        (["--encoder", "external", "--set", "dim=8"], 2, "a dataset brings no vectors"),
+        (["--pipeline", "nowhere.toml"], 2, "nowhere.toml"),
+        (["--split", "dev"], 1, "qrels/dev.tsv"),
+        (["--tier", "huge"], 2, "--tier"),
+    ],
+)
+def test_bad_input_is_one_line(
+    made: tuple[Path, Path, Any], tmp_path: Path, options: list[str], status: int, message: str
+) -> None:
+    hashing = [] if "--encoder" in options else ["--encoder", "hashing", "--set", "dim=32"]
+    done = grapnel("bench", made[0], "--out", tmp_path / "out", *hashing, *options)
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_a_folder_that_is_in_use_is_refused(made: tuple[Path, Path, Any]) -> None:
+    from retrieval.lock import WriterLock  # noqa: PLC0415  only this test holds it
+
+    dataset, out, _ = made
+    lock = WriterLock(out)
+    try:
+        done = grapnel("bench", dataset, "--out", out, "--encoder", "hashing", "--set", "dim=32")
+    finally:
+        lock.release()
+    assert (done.returncode, done.stdout) == (3, "")
