@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from json import JSONDecodeError, loads
+from json import JSONDecodeError, dumps, loads
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -57,7 +57,7 @@ from evaluation.machine import describe_machine
 from evaluation.measures import check_measures
 from evaluation.report import write_page
 from evaluation.utility import from_qrels
-from index.durable import make_folders, storage_errors, write_json_atomic
+from index.durable import make_folders, storage_errors, write_atomic
 from index.errors import CorpusError, MissingDependencyError, RequestError
 from index.metric import METRICS, Metric
 from retrieval.collection_config import CollectionConfig, DenseField, collection_table
@@ -141,7 +141,7 @@ def run_bench(config: BenchConfig, progress: Progress = silent) -> Json:
     make_folders(config.out)
     with _alone(config.out):
         results = _measured(config, progress)
-        write_json_atomic(config.out / RESULTS, results, point="bench.results")
+        write_atomic(config.out / RESULTS, _text(results), point="bench.results")
         write_page(config.out / PAGE, results)
         shutil.rmtree(config.out / _WORK, ignore_errors=True)
     return results
@@ -231,6 +231,11 @@ def _default(config: BenchConfig) -> Named:
     return Named(DEFAULT, collection, default_pipeline(collection))
 
 
+def _text(value: Json) -> bytes:
+    """Return JSON whose members stay in order: of metrics, settings and pipelines it says something."""
+    return (dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 class _Keeper:
     """Sections, from files where these were made from the same inputs. sections: what results.json holds of them.
 
@@ -255,7 +260,7 @@ class _Keeper:
         if kept is None:
             self._progress(name, 0, 1)
             kept = {"key": key, **self._made(make)}
-            write_json_atomic(path, kept, point="bench.section")
+            write_atomic(path, _text(kept), point="bench.section")
             self._progress(name, 1, 1)
         self.sections[name] = {part: value for part, value in kept.items() if part != "key"}
         return kept.get("result")

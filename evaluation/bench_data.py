@@ -27,6 +27,7 @@ from retrieval.encoders import EncodedBatch, EncoderConfig, fingerprint, open_en
 from retrieval.field_vectors import Encoders
 from retrieval.progress import Progress, silent
 from retrieval.protocols import Encoder
+from retrieval.sources.validate import is_empty
 from retrieval.store.records import passage_text
 from retrieval.types import Document, Passage, Query
 
@@ -78,9 +79,10 @@ class BenchTask:
         return digest.hexdigest()
 
     def documents(self) -> list[Document]:
-        """Return the documents as collections take them."""
+        """Return the documents as collections take them: blank ones, which these refuse, are left out."""
         task = self.task
-        return [Document(*each) for each in zip(task.doc_ids, task.texts, task.titles, strict=True)]
+        made = (Document(*each) for each in zip(task.doc_ids, task.texts, task.titles, strict=True))
+        return [document for document in made if not is_empty(document)]
 
 
 def read_bench_task(folder: Path, split: str | None, limits: Limits, seed: int) -> BenchTask:

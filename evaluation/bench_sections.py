@@ -234,7 +234,8 @@ def whole_pipeline(
     home = setting.folder / "collection"
     collection = Collection.begin(home, named.collection, encoders=kept)
     with collection:
-        collection.load(data.documents(), progress, len(data.task.doc_ids))
+        documents = data.documents()
+        collection.load(documents, progress, len(documents))
         collection.compact(progress)
         pipeline = check_pipeline(named.pipeline, collection.config, named.name)
         runs = {
@@ -243,7 +244,10 @@ def whole_pipeline(
     found = {mode: evaluate(run, data.task.qrels, measures, seed=setting.seed) for mode, run in runs.items()}
     rows = data.task.rows_of(runs[pipeline.default])
     ledger, reason = _pipeline_ledger(setting, named, rows, embeddings)
-    main = setting.utility.name
+    blank = len(data.task.doc_ids) - len(documents)
+    notes = {note for evaluation in found.values() for note in evaluation.notes}
+    if blank:
+        notes.add(f"{blank:,} documents are blank, which no collection takes: they cannot be found")
     return {
         "default": pipeline.default,
         "fields": {name: _field_name(named.collection, name) for name in named.collection.fields},
@@ -258,10 +262,10 @@ def whole_pipeline(
             for mode, evaluation in found.items()
         },
         "values": {mode: setting.utility(data.task.rows_of(run)).tolist() for mode, run in runs.items()},
-        "measure": main,
+        "measure": setting.utility.name,
         "ledger": ledger,
         "no_ledger": reason,
-        "notes": sorted({note for evaluation in found.values() for note in evaluation.notes}),
+        "notes": sorted(notes),
     }
 
 
@@ -312,8 +316,10 @@ def _pipeline_ledger(
 def comparisons(setting: Setting, pipelines: Mapping[str, Json]) -> list[Json]:
     """Compare every mode of every pipeline with the default mode of the first, query by query (Holm over all).
 
-    pipelines: by name, results of `whole_pipeline`, at least one.
+    pipelines: by name, results of `whole_pipeline`. Raises RequestError where there are not two to compare.
     """
+    if not pipelines:
+        raise RequestError("no pipeline could be measured")
     first_name, first = next(iter(pipelines.items()))
     baseline = np.array(first["values"][first["default"]])
     others = [

@@ -14,11 +14,11 @@ ALPHA: Final = 0.05
 
 STAGES: Final[Mapping[str, str]] = {
     "ceiling": "perfect ranking",
-    "embedding": "embedding",
-    "metric": "metric",
-    "ann": "approximate search",
-    "quantisation": "quantisation",
-    "rerank": "fusion, reranking",
+    "embedding": "embedding loss",
+    "metric": "metric loss",
+    "ann": "ANN loss",
+    "quantisation": "quantisation loss",
+    "rerank": "fusion, rerank gain",
     "final": "what is found",
 }
 """Names of a ledger's terms, for people."""
@@ -81,9 +81,9 @@ def _funnel(results: Mapping[str, Any]) -> Iterator[str]:
                 f"The metric costs {measure} {with_interval(terms['metric'])} in {name}: {result['best']} finds more "
                 f"than {result['deployed']} with the same vectors."
             )
-        for stage in ("ann", "quantisation"):
+        for stage, said in (("ann", "Approximate search"), ("quantisation", "Quantisation")):
             if terms[stage]["low"] > 0:
-                yield f"{STAGES[stage].capitalize()} costs {measure} {with_interval(terms[stage])} in {name}."
+                yield f"{said} costs {measure} {with_interval(terms[stage])} in {name}."
     harmless = [
         name
         for name, result in found.items()
@@ -168,15 +168,34 @@ def _probes(results: Mapping[str, Any]) -> Iterator[str]:
     for name, probe in below(results, "probes/").items():
         shown = [row for row in probe["rows"] if row["change"] is not None and row["change"]["high"] < 0]
         if shown and name != "hubness":
+            mildest = max(shown, key=lambda row: row["change"]["mean"])
             worst = min(shown, key=lambda row: row["change"]["mean"])
+            also = f"; the worst is {setting_text(worst['setting'])} with {_cost(worst)}"
             yield (
-                f"{name.capitalize()}: {setting_text(worst['setting'])} costs "
-                f"{-worst['change']['mean']:.3f} [{-worst['change']['high']:.3f}, {-worst['change']['low']:.3f}] "
-                f"against {probe['unchanged']}."
+                f"{name.capitalize()}: against {probe['unchanged']}, the mildest setting shown to cost anything is "
+                f"{setting_text(mildest['setting'])} with {_cost(mildest)}{'' if worst is mildest else also}."
             )
         wrong = [row for row in probe["rows"] if row["measures"].get("wrong", 0) or row["measures"].get("ghosts", 0)]
         if wrong:
             yield f"{name.capitalize()}: results that must not be there were returned in {len(wrong)} settings."
+        if name == "filters":
+            worst = max(probe["rows"], key=lambda row: row["measures"]["loss"])
+            loss = worst["measures"]["loss"]
+            yield (
+                f"Filters: against {probe['unchanged']}, {f'at most {loss:.3f}' if loss > 0 else 'nothing'} is lost; "
+                f"recall is at least {min(row['measures']['recall'] for row in probe['rows']):.3f}."
+            )
+        if name == "runbook" and not shown and not wrong:
+            widest = min(row["change"]["low"] for row in probe["rows"])
+            yield (
+                f"Runbook: no step of {len(probe['rows'])} is shown to cost anything against {probe['unchanged']} "
+                f"(at most {max(0.0, -widest):.3f}), and nothing that was deleted came back."
+            )
+
+
+def _cost(row: Mapping[str, Any]) -> str:
+    change = row["change"]
+    return f"{-change['mean']:.3f} [{-change['high']:.3f}, {-change['low']:.3f}]"
 
 
 def setting_text(setting: Mapping[str, Any]) -> str:

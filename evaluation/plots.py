@@ -65,18 +65,25 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of a heat map. label: its setting. ratio: what is left of what it is compared with; None = undefined."""
+    """A cell of a heat map. label: its setting. ratio: what is left of what it is compared with; None = undefined.
+
+    sure: whether the difference is more than chance.
+    """
 
     label: str
     text: str
     ratio: float | None
+    sure: bool
 
 
 def waterfall(title: str, bars: Sequence[Bar], measure: str) -> str:
-    """Return a waterfall: bars from left to right of what is left, one below the other. Raises RequestError on none."""
+    """Return a waterfall: one bar below the other, each from what was left to what is left.
+
+    Beside a bar stands what it changes, with its interval: a loss as a negative number. Raises RequestError on none.
+    """
     if not bars:
         raise RequestError("a waterfall needs at least one bar")
-    left, right, step, top = _label_width([bar.label for bar in bars]), 150, 30, 8
+    left, right, step, top = _label_width([bar.label for bar in bars]), 175, 30, 8
     reached, starts = 0.0, []
     for bar in bars:
         starts.append((0.0, bar.mean) if bar.kind == "total" else (reached, reached + _signed(bar)))
@@ -97,9 +104,11 @@ def waterfall(title: str, bars: Sequence[Bar], measure: str) -> str:
         parts.append(_whisker(scale, low, high, y + 14))
         if place + 1 < len(bars) and bars[place + 1].kind != "total":
             parts.append(f'<path class="join" d="M{scale(end):.1f} {y + 22}v{step - 16}"/>')
-        sign = {"total": "", "loss": "\u2212", "gain": "+"}[bar.kind]
-        parts.append(_text(_WIDTH - right + 12, y + 19, _signed_text(bar.mean, sign), css="value"))
-        parts.append(_text(_WIDTH - right + 62, y + 19, f"[{bar.low:.3f}, {bar.high:.3f}]", css="soft"))
+        sign = "" if bar.kind == "total" else "+"
+        shown = (-bar.mean, -bar.high, -bar.low) if bar.kind == "loss" else (bar.mean, bar.low, bar.high)
+        mean, least, most = (_shown(value, sign) for value in shown)
+        parts.append(_text(_WIDTH - right + 12, y + 19, mean, css="value"))
+        parts.append(_text(_WIDTH - right + 70, y + 19, f"[{least}, {most}]", css="soft"))
     return _svg(title, f"{len(bars)} steps from the ceiling to what is found", height, parts)
 
 
@@ -107,13 +116,10 @@ def _signed(bar: Bar) -> float:
     return bar.mean if bar.kind == "gain" else -bar.mean
 
 
-def _signed_text(value: float, sign: str) -> str:
-    shown = f"{abs(value):.3f}"
-    if not sign or float(shown) == 0:
-        return shown if value >= 0 or float(shown) == 0 else f"\u2212{shown}"
-    if value < 0:
-        sign = {"+": "\u2212", "\u2212": "+"}[sign]
-    return f"{sign}{shown}"
+def _shown(value: float, sign: str = "") -> str:
+    """Return a number with three digits and a true minus; sign "+": with the sign of what is more than 0."""
+    text = f"{value:{sign}.3f}"
+    return f"{0:.3f}" if float(text) == 0 else text.replace("-", "\u2212")
 
 
 def _reach(start: float, bar: Bar) -> tuple[float, float]:
@@ -124,7 +130,7 @@ def spans(title: str, rows: Sequence[Span], measure: str, level: tuple[float, st
     """Return means with intervals, one a line, on one axis. level: a line across them all, and its name."""
     if not rows:
         raise RequestError("no rows to draw")
-    left, right, step, top = _label_width([row.label for row in rows]), 150, 26, 8 if level is None else 24
+    left, right, step, top = _label_width([row.label for row in rows]), 175, 26, 8 if level is None else 24
     values = [value for row in rows for value in (row.low, row.high)] + ([] if level is None else [level[0]])
     scale = _Scale(*_padded(min(values), max(values)), left, _WIDTH - right)
     bottom = top + step * len(rows)
@@ -138,7 +144,7 @@ def spans(title: str, rows: Sequence[Span], measure: str, level: tuple[float, st
         parts.append(_whisker(scale, row.low, row.high, y))
         parts.append(_symbol(row.series, scale(row.mean), y, said))
         parts.append(_text(_WIDTH - right + 12, y + 5, f"{row.mean:.3f}", css="value"))
-        parts.append(_text(_WIDTH - right + 62, y + 5, f"[{row.low:.3f}, {row.high:.3f}]", css="soft"))
+        parts.append(_text(_WIDTH - right + 70, y + 5, f"[{row.low:.3f}, {row.high:.3f}]", css="soft"))
     return _svg(title, f"{len(rows)} means with 95 % intervals", bottom + 34, parts)
 
 
@@ -161,7 +167,7 @@ def scatter(title: str, marks: Sequence[Mark], x: Axis, y: Axis) -> str:
     if y.level is not None:
         at = place_y(y.level[0])
         parts.append(f'<path class="level" d="M{left} {at:.1f}H{_WIDTH - right}"/>')
-        parts.append(_text(_WIDTH - right - 2, at - 5, y.level[1], "end", css="soft"))
+        parts.append(_text(left + 4, at - 5, y.level[1], css="soft"))
     line = sorted(((mark.x, mark.y) for mark in marks if mark.joined), key=lambda point: point[0])
     if len(line) > 1:
         path = "L".join(f"{place_x(at):.1f} {place_y(value):.1f}" for at, value in line)
@@ -169,7 +175,7 @@ def scatter(title: str, marks: Sequence[Mark], x: Axis, y: Axis) -> str:
     for mark in marks:
         at = place_x(mark.x)
         said = f"{mark.label}: {x.label} {mark.x:.4g}, {y.label} {mark.y:.4f}, {mark.low:.4f} to {mark.high:.4f}"
-        parts.append(f'<path class="whisker" d="M{at:.1f} {place_y(mark.low):.1f}V{place_y(mark.high):.1f}"/>')
+        parts.append(f'<path class="whisker faint" d="M{at:.1f} {place_y(mark.low):.1f}V{place_y(mark.high):.1f}"/>')
         parts.append(_symbol(names.index(mark.series), at, place_y(mark.y), said))
     return _svg(title, f"{len(marks)} points of {', '.join(names)}", bottom + 40, parts)
 
@@ -201,7 +207,7 @@ def histogram(title: str, labels: Sequence[str], series: Mapping[str, Sequence[f
 
 
 def heat_map(title: str, rows: Mapping[str, Sequence[Cell]]) -> str:
-    """Return a row of cells for each name, coloured by what is lost (ratio below 1) or gained."""
+    """Return a row of cells for each name, coloured by what is lost (ratio below 1) or gained, bold where sure."""
     if not rows or not all(rows.values()):
         raise RequestError("a heat map needs rows, and cells in each")
     left, step, top = _label_width(list(rows)), 42, 4
@@ -219,8 +225,8 @@ def heat_map(title: str, rows: Mapping[str, Sequence[Cell]]) -> str:
                 f'<rect class="cell" style="{style}" x="{x:.1f}" y="{y}" width="{width - 3:.1f}" height="{step - 4}" '
                 f'rx="3"><title>{escape(f"{name}, {cell.label}: {cell.text}")}</title></rect>'
             )
-            parts.append(_text(x + (width - 3) / 2, y + 14, cell.label, "middle", css="small"))
-            parts.append(_text(x + (width - 3) / 2, y + 31, cell.text, "middle", css="value"))
+            parts.append(_text(x + (width - 3) / 2, y + 14, _cut(cell.label, width), "middle", css="small"))
+            parts.append(_text(x + (width - 3) / 2, y + 31, cell.text, "middle", css="value" if cell.sure else ""))
     said = f"{len(rows)} rows, each cell a setting and what it changes"
     return _svg(title, said, top + step * len(rows), parts, width=_WIDTH + 200)
 
@@ -265,6 +271,14 @@ def _padded(low: float, high: float, *, log: bool = False) -> tuple[float, float
         return low / factor, high * factor
     room = 0.05 * (high - low) or max(0.05 * abs(high), 0.01)
     return low - room, high + room
+
+
+def _cut(text: str, width: float) -> str:
+    """Return a small label without the last words that do not fit; the cell's title has all of it."""
+    fits = int(width / 6)
+    while len(text) > fits and " " in text:
+        text = text.rpartition(" ")[0]
+    return text if len(text) <= fits else f"{text[: fits - 1]}\u2026"
 
 
 def _label_width(labels: Sequence[str]) -> float:

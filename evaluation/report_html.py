@@ -1,13 +1,14 @@
 """Pieces of the report's HTML: every text that comes in is escaped."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Final, NamedTuple, TypeAlias
 
 Row: TypeAlias = Sequence[str | float | int | None]
 
-INTERVAL: Final = ("mean", "low", "high")
-"""Heads of what `triple` returns."""
+_NUMERIC: Final = re.compile("[-+\u2212\u2013\\d.,\\[\\]\\s]*")
+"""What a column of numbers holds."""
 
 
 class Part(NamedTuple):
@@ -26,15 +27,15 @@ def figure(caption: str, svg: str) -> str:
 def table(caption: str, heads: Sequence[str], rows: Iterable[Row]) -> str:
     """Return a table whose first column names its rows; columns that hold numbers are aligned at their ends."""
     made = [list(row) for row in rows]
-    is_text = [any(isinstance(row[place], str) for row in made) for place in range(len(heads))]
-    css = ["" if place == 0 or text else ' class="number"' for place, text in enumerate(is_text)]
+    numeric = [all(_NUMERIC.fullmatch(_cell(row[place])) for row in made) for place in range(len(heads))]
+    css = [' class="number"' if place and found else "" for place, found in enumerate(numeric)]
     head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(heads, css, strict=True))
     body = ""
     for first, *others in made:
         cells = "".join(f"<td{kind}>{_cell(value)}</td>" for value, kind in zip(others, css[1:], strict=True))
         body += f'<tr><th scope="row">{_cell(first)}</th>{cells}</tr>'
     return (
-        f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -44,7 +45,7 @@ def _cell(value: str | float | None) -> str:
         return "\u2013"
     if isinstance(value, str):
         return escape(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else f"{round(value, 4) + 0.0:.4f}"  # no -0.0000
 
 
 def foldable(summary: str, body: str) -> str:
@@ -57,6 +58,8 @@ def paragraph(text: str, css: str = "") -> str:
     return f'<p class="{css}">{escape(text)}</p>' if css else f"<p>{escape(text)}</p>"
 
 
-def triple(number: Mapping[str, float]) -> list[float]:
-    """Return mean, low and high of a number with its interval."""
-    return [number["mean"], number["low"], number["high"]]
+def spread(number: Mapping[str, float | None]) -> str:
+    """Return a number with its interval, where it has one: "0.3952 [0.3579, 0.4324]"."""
+    # A narrow cell breaks before the bracket, not inside it.
+    bounds = "" if number["low"] is None else f" [{_cell(number['low'])},\u00a0{_cell(number['high'])}]"
+    return f"{_cell(number['mean'])}{bounds}"

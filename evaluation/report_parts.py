@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias
 
 from evaluation.findings import ALPHA, STAGES, below, result_of, setting_text
 from evaluation.plots import SERIES, Axis, Bar, Cell, Mark, Span, heat_map, histogram, scatter, spans, waterfall
-from evaluation.report_html import INTERVAL, Part, Row, figure, foldable, paragraph, table, triple
+from evaluation.report_html import Part, Row, figure, foldable, paragraph, spread, table
 
 Results: TypeAlias = Mapping[str, Any]
 
@@ -21,20 +21,22 @@ def _pipelines(results: Results) -> Part:
             values = measured[result["measure"]]
             if values["low"] is not None:
                 drawn.append(Span(label, values["mean"], values["low"], values["high"], place % SERIES))
-            rows += [[label, measure, *triple(value)] for measure, value in measured.items()]
+        rows += [[name, mode, *map(spread, measured.values())] for mode, measured in result["modes"].items()]
     if not rows:
         return Part("pipelines", "Whole pipelines", "")
     body = paragraph("Every mode of every pipeline, through a real collection; * is the mode used unless one is asked.")
     measure = next(iter(found.values()))["measure"]
     if drawn:
         body += figure(f"{measure} of whole pipelines", spans(f"{measure} of whole pipelines", drawn, measure))
-    body += table("Whole pipelines, with 95 % intervals", ("pipeline: mode", "measure", *INTERVAL), rows)
+    names = next(iter(next(iter(found.values()))["modes"].values()))
+    body += table("Whole pipelines, with 95 % intervals", ("pipeline", "mode", *names), rows)
     compared = result_of(results, "comparison") or []
     if compared:
         first, result = next(iter(found.items()))
         caption = f"{measure} against {first} ({result['default']}), paired; p adjusted by Holm"
-        lines = [[f"{each['pipeline']}: {each['mode']}", *triple(each), each["p"]] for each in compared]
-        body += table(caption, ("pipeline: mode", "difference", "low", "high", "p"), lines)
+        lines = [[each["pipeline"], each["mode"], spread(each), each["p"]] for each in compared]
+        body += table(caption, ("pipeline", "mode", "difference", "p"), lines)
+    body += "".join(paragraph(f"{name}: {note}.", "fine") for name, result in found.items() for note in result["notes"])
     return Part("pipelines", "Whole pipelines", body)
 
 
@@ -51,30 +53,34 @@ def _ledgers(results: Results) -> dict[str, Mapping[str, Any]]:
 
 def _funnel(results: Results) -> Part:
     ledgers = _ledgers(results)
-    plots, notes = "", []
-    terms: list[Row] = []
-    others: list[Row] = []
-    for name, result in ledgers.items():
-        plots += figure(name, waterfall(name, [_bar(each) for each in result["terms"]], result["measure"]))
-        terms += [[name, STAGES[each["name"]], *triple(each)] for each in result["terms"]]
-        others += [[name, f"Shapley charge: {STAGES[each['name']]}", *triple(each)] for each in result["shapley"]]
-        others.append([name, f"of exact {result['best']} top {result['k']} found", *triple(result["coverage"])])
-        others.append([name, "the same results in perfect order", *triple(result["reorder_ceiling"])])
-        notes += [f"{name}: {note}" for note in result["notes"]]
     if not ledgers:
         return Part("funnel", "Loss funnel", "")
     first = next(iter(ledgers.values()))
+    plots = ""
+    terms: list[Row] = []
+    others: list[Row] = []
+    notes = []
+    for name, result in ledgers.items():
+        plots += figure(name, waterfall(name, [_bar(each) for each in result["terms"]], result["measure"]))
+        of_name = {each["name"]: spread(each) for each in result["terms"]}
+        terms.append([name, *(of_name.get(stage) for stage in STAGES), result["best"]])
+        charges = [spread(each) for each in result["shapley"]]
+        others.append([name, *charges, spread(result["coverage"]), spread(result["reorder_ceiling"])])
+        notes += [f"{name}: {note}" for note in result["notes"]]
     body = paragraph(
         f"From a perfect ranking down to what is found, {first['measure']} per query; the terms add up exactly. The "
         f"best metric is chosen on other queries than the {first['queries']:,} that are counted; what the deployed "
         "one finds less than that is the metric's loss, which may be negative."
     )
-    heads = ("pipeline", "term", *INTERVAL)
-    body += f'<div class="plots">{plots}</div>' + foldable("All terms", table("Terms of the funnel", heads, terms))
-    caption = "Charges averaged over all orders of metric, approximate search and quantisation; coverage"
-    body += foldable("Charges and coverage", table(caption, heads, others))
-    if notes:
-        body += "".join(paragraph(note, "fine") for note in dict.fromkeys(notes))
+    heads = ("pipeline", *STAGES.values(), "best metric")
+    body += f'<div class="plots">{plots}</div>' + table("Terms of the funnel", heads, terms)
+    heads = ("pipeline", *(f"{STAGES[each['name']]}, all orders" for each in first["shapley"]))
+    heads = (*heads, f"best metric's top {first['k']} found", "found, in perfect order")
+    caption = (
+        "Losses averaged over all orders of the stages (Shapley), coverage, and what a perfect reranker would make"
+    )
+    body += table(caption, heads, others)
+    body += "".join(paragraph(note, "fine") for note in dict.fromkeys(notes))
     return Part("funnel", "Loss funnel", body)
 
 
@@ -95,11 +101,11 @@ def _metrics(results: Results) -> Part:
     level = (found["arms"][found["deployed"]]["mean"], found["deployed"])
     body = paragraph("The same vectors, searched exactly under every metric.")
     body += figure(f"{measure} of exact search", spans("Exact search under each metric", drawn, measure, level))
-    rows = []
+    rows: list[Row] = []
     for arm, each in found["arms"].items():
         other = found["against"].get(arm)
-        rows.append([arm, *triple(each), *([None] * 4 if other is None else [*triple(other), other["p"]])])
-    heads = ("metric", *INTERVAL, f"less {found['deployed']}", "low", "high", "p")
+        rows.append([arm, spread(each), *((None, None) if other is None else (spread(other), other["p"]))])
+    heads = ("metric", measure, f"less {found['deployed']}", "p")
     body += table(f"{measure} of exact search; p adjusted by Benjamini-Hochberg", heads, rows)
     body += "".join(paragraph(f"{arm}: {why}", "fine") for arm, why in found["left_out"].items())
     return Part("metrics", "Metrics", body)
@@ -130,14 +136,14 @@ def _ann(results: Results) -> Part:
     body += figure("Task utility against recall", scatter("Task utility against recall", recalled, across, exact))
     body += "</div>"
     recalls, times_of = ("recall", "tied recall", "1/ratio"), ("QPS", "QPS, all cores", "p50 ms", "p95 ms", "p99 ms")
-    heads = ("setting", measure, "low", "high", *recalls, *times_of, "vectors compared")
+    heads = ("setting", measure, *recalls, *times_of, "vectors compared")
     rows: list[Row] = []
     for point in points:
         compared = None if point["distances"] is None else round(point["distances"])
         times = [round(point["qps"]["median"]), round(point["all_cores_qps"]["median"])]
         percentiles = [point["p50_ms"], point["p95_ms"], point["p99_ms"]]
         shares = [point["recall"], point["tied_recall"], point["inverse_ratio"]]
-        rows.append([point["name"], *triple(point["utility"]), *shares, *times, *percentiles, compared])
+        rows.append([point["name"], spread(point["utility"]), *shares, *times, *percentiles, compared])
     body += foldable("All settings", table("Settings; the first of an index is its calibrated effort", heads, rows))
     facts = ("index", "became", "build seconds", "threads", "bytes on disk", "bytes to build")
     builds = [
@@ -182,6 +188,8 @@ def _hubs(results: Results) -> Part:
 
 def _probes(results: Results) -> Part:
     found = below(results, "probes/")
+    if not found:
+        return Part("probes", "Probes", "")
     lines: dict[str, list[Cell]] = {}
     tables = ""
     for name, probe in found.items():
@@ -189,38 +197,37 @@ def _probes(results: Results) -> Part:
         for row in probe["rows"]:
             line, label = _place(name, row["setting"])
             lines.setdefault(line, []).append(_heat(label, row))
-            change = [None] * 3 if row["change"] is None else triple(row["change"])
+            change = None if row["change"] is None else spread(row["change"])
             said = ", ".join(f"{key} {value:.4g}" for key, value in row["measures"].items())
-            rows.append([setting_text(row["setting"]), *triple(row), row["reference"], *change, row["queries"], said])
-        heads = ("setting", *INTERVAL, probe["unchanged"], "change", "low", "high", "queries", "measured beside it")
-        tables += foldable(
-            name, table(f"{name}: {results['settings']['measure']} against {probe['unchanged']}", heads, rows)
-        )
-    if not lines:
-        return Part("probes", "Probes", "")
+            rows.append([setting_text(row["setting"]), spread(row), row["reference"], change, row["queries"], said])
+        measure = results["settings"]["measure"]
+        heads = ("setting", measure, probe["unchanged"], "change", "queries", "measured beside it")
+        tables += foldable(name, table(f"{name}: {measure} against {probe['unchanged']}", heads, rows))
     body = paragraph(
         "What becomes of the utility when one thing changes. A cell says by how much it differs from what it is "
-        "compared with (see the tables), in per cent of that; red is lost, green is gained."
+        "compared with (see the tables), in per cent of that; red is lost, green is gained, bold is more than chance "
+        "at 95 %, and a dash means that there was nothing to find."
     )
     return Part("probes", "Probes", body + figure("Probes", heat_map("Change of utility by probe", lines)) + tables)
 
 
 def _place(probe: str, setting: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the line of the heat map that a setting belongs to, and the label of its cell."""
-    first, *others = setting.items()
-    aside = [str(value) for _, value in others]
+    """Return the line of the heat map that a setting belongs to, and its cell's label: its number, if it has one."""
+    labels = [name for name, value in setting.items() if isinstance(value, float)] or list(setting)
+    aside = [str(value) for name, value in setting.items() if name != labels[0]]
+    value = setting[labels[0]]
     line = f"{probe} ({', '.join(aside)})" if aside else probe
-    value = first[1]
     return line, f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _heat(label: str, row: Mapping[str, Any]) -> Cell:
-    reference = row["reference"]
+    reference, change = row["reference"], row["change"]
     if not reference:
-        return Cell(label, f"{row['mean']:.3f}", None)
+        return Cell(label, "\u2013", None, sure=False)
+    sure = not row["low"] <= reference <= row["high"] if change is None else change["low"] > 0 or change["high"] < 0
     ratio = row["mean"] / reference
     percent = round(100 * (ratio - 1))
-    return Cell(label, "0 %" if percent == 0 else f"{percent:+d} %".replace("-", "\u2212"), ratio)
+    return Cell(label, "0 %" if percent == 0 else f"{percent:+d} %".replace("-", "\u2212"), ratio, sure)
 
 
 def _features(results: Results) -> Part:

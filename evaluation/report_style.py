@@ -24,7 +24,7 @@ STYLE: Final = """
 }
 *, ::before, ::after { box-sizing: border-box; }
 html { font: 15px/1.5 var(--sans); background: var(--paper); color: var(--ink); }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 72rem; overflow-wrap: break-word; }
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 76rem; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; font-weight: 600; letter-spacing: -.01em; margin: 0; }
 h2 { font-size: 1.2rem; font-weight: 600; margin: 2.75rem 0 .5rem; padding-top: .75rem;
   border-top: 1px solid var(--line); }
@@ -49,6 +49,7 @@ svg .loss { fill: var(--loss); }
 svg .gain { fill: var(--gain); }
 svg .grid { stroke: var(--line); stroke-width: 1; fill: none; }
 svg .whisker { stroke: var(--ink); stroke-width: 1.2; fill: none; opacity: .75; }
+svg .faint { opacity: .3; }
 svg .join { stroke: var(--soft); stroke-width: 1; fill: none; }
 svg .level { stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 4 3; fill: none; }
 svg .front { stroke: var(--soft); stroke-width: 1.2; fill: none; }
@@ -61,10 +62,10 @@ svg .s5 .stroked { stroke: var(--s5); stroke-width: 2.5; fill: none; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .87rem; font-variant-numeric: tabular-nums; margin: .5rem 0 1rem; }
 caption { text-align: start; color: var(--soft); padding-bottom: .25rem; }
-th, td { padding: .2rem .9rem .2rem 0; text-align: start; vertical-align: top; border-bottom: 1px solid var(--line); }
+th, td { padding: .2rem .8rem .2rem 0; text-align: start; vertical-align: top; border-bottom: 1px solid var(--line); }
 thead th { font-weight: 400; color: var(--soft); }
-tbody th { font-weight: 400; }
-.number { text-align: end; white-space: nowrap; }
+tbody th { font-weight: 400; white-space: nowrap; }
+.number { text-align: end; }
 summary { cursor: pointer; color: var(--soft); font-size: .87rem; }
 pre { overflow-x: auto; background: var(--raised); padding: .75rem 1rem; font-size: .85rem; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
