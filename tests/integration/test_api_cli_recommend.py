@@ -1,0 +1,200 @@
+"""`grapnel recommend` as its users meet it, and the advice behind it on the synthetic cone."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation.collection_sample import FieldSample, sample_field
+from evaluation.cone import SHAPES, Labelled, labelled
+from evaluation.recommend import Asked, Wishes, choose_index, choose_metric, recommend
+from evaluation.runs import read_runs
+from evaluation.tree import RUNS, SHIPPED, fit_tree, read_tree
+from evaluation.utility import from_labels
+from index.errors import ConfigError, CorpusError, RequestError
+from index.metric import Metric
+from index.spec import IndexSpec
+from retrieval.collection import Collection, build
+from retrieval.collection_config import CollectionConfig, DenseField, parse_collection
+from retrieval.encoders import EncoderConfig
+from retrieval.types import Document, Query
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+WORDS = [f"word{number}" for number in range(400)]
+DOCUMENTS = 1_300
+QUERIES = 60
+
+
+def grapnel(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "api.cli", *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection of hashed words, queries made of documents' words, and judgements that name those documents."""
+    folder = tmp_path_factory.mktemp("recommend")
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, 12)) for _ in range(DOCUMENTS)]
+    config = CollectionConfig(fields={"dense": DenseField(EncoderConfig(kind="hashing", dim=64))})
+    build(folder / "collection", (Document(f"d{number}", text) for number, text in enumerate(texts)), config)
+    queries = [{"_id": f"q{n}", "text": " ".join(texts[n].split()[:6])} for n in range(QUERIES)]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    judged = "".join(f"q{number}\td{number}\t1\n" for number in range(QUERIES))
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    return folder
+
+
+def advice(files: Path, *arguments: str | Path) -> Any:
+    done = grapnel("recommend", files / "collection", *arguments, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_without_queries_recall_is_measured_on_held_out_documents(files: Path) -> None:
+    [field] = advice(files, "--recall", "0.9")["fields"]
+    assert (field["field"], field["measured"], field["metric"]) == ("dense", "recall@10", "cosine")
+    assert "same length" in field["why"]
+    assert field["met"]
+    assert field["interval"][0] <= field["worth"] <= field["interval"][1]
+    assert (field["passages"], field["sample"], field["queries"]) == (DOCUMENTS, DOCUMENTS - 130, 65)
+    assert field["worth"] >= 0.9
+    parsed = parse_collection(tomllib.loads('[fields.dense]\nkind = "dense"\n' + field["toml"].split("\n", 1)[1]), "x")
+    assert isinstance(parsed.fields["dense"], DenseField)
+    assert parsed.fields["dense"].index == field["kind"]
+
+
+def test_with_judgements_utility_counts_and_people_can_read_it(files: Path) -> None:
+    judged = ("--queries", files / "queries.jsonl", "--qrels", files / "qrels.tsv")
+    [field] = advice(files, *judged)["fields"]
+    assert field["measured"] == "nDCG@10"
+    assert field["worth"] >= 0.9 * field["exact"]
+    done = grapnel("recommend", files / "collection", *judged)
+    assert done.returncode == 0
+    for told in ("nDCG@10", "latency", "opened with its vectors", "[fields.dense]", "Put these lines into collection."):
+        assert told in done.stdout
+
+
+def test_budgets_that_nothing_meets_are_told(files: Path) -> None:
+    [field] = advice(files, "--latency-ms", "0.000001", "--memory-gb", "0.0000001")["fields"]
+    assert any("nothing answers within" in note for note in field["notes"])
+    assert any("nothing fits into" in note for note in field["notes"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--qrels", "q.tsv"), "give --queries, too"),
+        (("--recall", "1.5"), "recall is 1.5, expected more than 0 and less than 1"),
+        (("--memory-gb", "0"), "memory_gb is 0.0, expected a number above 0"),
+        (("--field", "title"), "has no dense field 'title'; dense fields: dense"),
+    ],
+)
+def test_mistakes_get_one_line(files: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = grapnel("recommend", files / "collection", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_queries_and_judgements_that_do_not_fit(files: Path) -> None:
+    queries = [Query(f"q{number}", "word1") for number in range(30)]
+    with Collection.open(files / "collection") as collection:
+        with pytest.raises(CorpusError, match="name 1 documents that its corpus does not hold: 'nobody'"):
+            recommend(collection, "dense", Wishes(), queries, {f"q{n}": {"nobody": 1} for n in range(30)})
+        with pytest.raises(CorpusError, match="none of 30 queries has a relevant document"):
+            recommend(collection, "dense", Wishes(), queries, {"other": {"d1": 1}})
+        with pytest.raises(CorpusError, match="5 queries given, expected at least 20"):
+            recommend(collection, "dense", Wishes(), queries[:5])
+        with pytest.raises(RequestError, match="need the queries that they judge"):
+            recommend(collection, "dense", Wishes(), (), {"q1": {"d1": 1}})
+        with pytest.raises(ConfigError, match="no dense field"):
+            sample_field(collection, "lexical", most=5)
+
+
+def test_a_sample_holds_vectors_as_encoded_and_what_is_to_stay(files: Path) -> None:
+    with Collection.open(files / "collection") as collection:
+        sample = sample_field(collection, "dense", most=100, keep={"d3", "d1299"})
+        encoder = collection.shard.vectors.encoder("dense")
+        texts = [collection.get(doc_id) for doc_id in sample.doc_ids]
+    assert (len(sample.vectors), sample.total, sample.passages_each) == (100, DOCUMENTS, 1)
+    assert {"d3", "d1299"} <= set(sample.doc_ids)
+    expected = encoder.encode_queries([Query("", text.text) for text in texts if text is not None])
+    assert (sample.vectors == expected[sample.document_of]).all()
+
+
+# -- the cone (acceptance fact 8) -----------------------------------------------------------------------------------
+
+
+def sample_of(data: Labelled) -> FieldSample:
+    count = len(data.documents)
+    return FieldSample("dense", data.documents, np.arange(count), tuple(map(str, range(count))), count)
+
+
+@pytest.mark.parametrize("present", ["cosine", "l2"])
+def test_inner_product_is_never_recommended_on_the_cone_over_15_seeds(present: Metric) -> None:
+    tree = read_tree()
+    chosen = []
+    for seed in range(15):
+        data = labelled("cone", count=1_500, classes=100, queries=50, seed=seed)
+        found = choose_metric(sample_of(data), None, present, Wishes(seed=seed), tree)
+        chosen.append(found.metric)
+    assert "ip" not in chosen
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_leaf_away_from_one_length_guesses_inner_product_where_it_fails(shape: Any) -> None:
+    data = labelled(shape, count=1_500, classes=100, queries=50)
+    found = choose_metric(sample_of(data), None, "cosine", Wishes())
+    assert found.metric != "ip"
+    assert found.abstained or found.path
+
+
+def test_with_labels_the_metric_is_measured_and_a_bad_one_replaced() -> None:
+    data = labelled("cone", count=1_500, classes=100, queries=60)
+    utility = from_labels("label-precision", data.labels, data.query_labels, 10)
+    asked = Asked(data.queries, utility)
+    found = choose_metric(sample_of(data), asked, "ip", Wishes())
+    assert found.metric in {"cosine", "l2"}
+    assert found.measured["ip"][0] < 0.2 < found.measured[found.metric][0]
+    assert any("cosine of vectors less their mean" in note for note in found.notes)
+    # What is as good as the best stays.
+    kept = choose_metric(sample_of(data), asked, "cosine", Wishes())
+    assert kept.metric == "cosine"
+
+
+def test_away_from_all_runs_the_metric_stays_and_is_said_to() -> None:
+    data = labelled("isotropic", count=600, dim=16, classes=20, queries=30)
+    wild = replace(data, documents=(data.documents**9).astype(np.float32))
+    found = choose_metric(sample_of(wild), None, "l2", Wishes())
+    assert (found.metric, found.abstained) == ("l2", True)
+    assert "with --queries and --qrels the metric is measured" in found.why
+
+
+def test_a_collection_that_is_larger_than_its_sample_is_scaled_and_says_so() -> None:
+    data = labelled("isotropic", count=2_000, dim=32, classes=40, queries=40)
+    sample = replace(sample_of(data), total=200_000)
+    metric = choose_metric(sample, None, "cosine", Wishes())
+    found = choose_index(sample, None, metric, IndexSpec(), Wishes(recall=0.8))
+    assert found.memory_bytes >= 200_000 * 32 * 4
+    assert any("scaled from there" in note for note in found.notes)
+    assert found.met
+
+
+def test_the_shipped_tree_is_that_of_the_shipped_runs() -> None:
+    assert fit_tree(read_runs(RUNS)).to_json() == json.loads(SHIPPED.read_text())
