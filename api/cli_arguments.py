@@ -67,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     _evaluate(commands)
     _bench(commands)
     _tune(commands)
+    _recommend(commands)
     _limit(commands)
     _documents(commands)
     _upkeep(commands)
@@ -184,6 +185,27 @@ def _tune(commands: Any) -> None:
     parser.add_argument("--mode", default="hybrid", help="fused mode to tune (default: hybrid)")
     parser.add_argument("--seed", type=int, default=0, help="of the cross-validation folds (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="measure only, write nothing")
+
+
+def _recommend(commands: Any) -> None:
+    summary = "say which metric, index and effort suit a collection, measured on its own vectors; changes nothing"
+    parser = _command(commands, "recommend", summary)
+    parser.add_argument("--field", metavar="NAME", help="one dense field (all of them)")
+    parser.add_argument("--queries", metavar="FILE", help="queries.jsonl, or lines of id, tab, text: to measure with")
+    parser.add_argument("--qrels", metavar="FILE", help="BEIR .tsv or TREC qrels: utility counts in place of recall")
+    parser.add_argument(
+        "--recall",
+        metavar="X",
+        type=float,
+        default=0.95,
+        help="share of what exact search finds, or with --qrels is worth (%(default)s)",
+    )
+    parser.add_argument("--memory-gb", metavar="X", type=float, help="what the opened index and its vectors may take")
+    parser.add_argument("--latency-ms", metavar="X", type=float, help="what a search may take, in the median")
+    parser.add_argument("-k", type=int, default=10, help="results that count (%(default)s)")
+    parser.add_argument("--measure", default="nDCG@10", help="with --qrels: what counts (%(default)s)")
+    parser.add_argument("--sample", metavar="N", type=int, default=20_000, help="passages measured on (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of samples and indexes (%(default)s)")
 
 
 def _limit(commands: Any) -> None:

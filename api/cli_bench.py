@@ -18,7 +18,7 @@ from retrieval.pipeline_config import read_pipeline
 def bench(args: Namespace, output: Output) -> int:
     """Measure what is not measured yet, and say where the report is and what it found."""
     from evaluation.bench import PAGE, RESULTS, BenchConfig, run_bench  # noqa: PLC0415  evaluation is reached lazily
-    from evaluation.bench_sections import Named  # noqa: PLC0415  as above
+    from evaluation.bench_pipelines import Named  # noqa: PLC0415  as above
     from evaluation.findings import findings  # noqa: PLC0415  as above
 
     encoder = _encoder(args)

@@ -11,6 +11,7 @@ from api.cli_key import key
 from api.cli_limit import limit
 from api.cli_mcp import mcp
 from api.cli_output import Output
+from api.cli_recommend import recommend
 from api.cli_run import run
 from api.cli_search import search
 from api.cli_serve import serve
@@ -24,6 +25,7 @@ COMMANDS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "evaluate": evaluate_run,
     "bench": bench,
     "tune": tune_collection,
+    "recommend": recommend,
     "limit": limit,
     "add": add,
     "delete": delete,

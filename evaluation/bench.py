@@ -37,22 +37,21 @@ from json import JSONDecodeError, dumps, loads
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from evaluation.bench_data import BenchTask, Embeddings, Limits, read_bench_task
+from evaluation.bench_data import BenchTask, Limits, read_bench_task
+from evaluation.bench_pipelines import Named, comparisons, whole_pipeline
 from evaluation.bench_probes import PROBES
 from evaluation.bench_sections import (
     CELLS,
     Json,
-    Named,
     Setting,
     ann,
-    comparisons,
     emptied,
     loss_funnel,
     meta_features,
     metrics,
     vectors,
-    whole_pipeline,
 )
+from evaluation.bench_vectors import Embeddings
 from evaluation.machine import describe_machine
 from evaluation.measures import check_measures
 from evaluation.report import write_page

@@ -5,7 +5,6 @@ results of each section hold is written in evaluation.bench.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -15,46 +14,21 @@ import numpy as np
 from evaluation.ann_arm import ArmTask, Protocol, run_arm
 from evaluation.ann_configurations import Configuration, configurations
 from evaluation.ann_results import pareto, utility_knee
-from evaluation.bench_data import Embedded, Embeddings
-from evaluation.compare import evaluate
+from evaluation.bench_vectors import Embedded
 from evaluation.features import features
 from evaluation.funnel import Cells, Funnel, funnel, validation_part
 from evaluation.iceberg_rule import Measured, choose
 from evaluation.ledger import Term, term
-from evaluation.measures import run_of
 from evaluation.spaces import Arm
-from evaluation.statistics import Values, benjamini_hochberg, bootstrap_interval, holm, paired
+from evaluation.statistics import Values, benjamini_hochberg, bootstrap_interval, paired
 from evaluation.utility import Utility
-from index.choose import resolve
 from index.durable import make_folders
-from index.errors import RequestError
 from index.spec import IndexSpec, Kind
-from index.types import Rows
-from retrieval.collection import Collection
-from retrieval.collection_config import CollectionConfig
-from retrieval.field_vectors import Encoders
-from retrieval.pipeline_config import PipelineConfig, check_pipeline, modes
-from retrieval.progress import Progress
-from retrieval.types import SearchRequest
 
 Json: TypeAlias = dict[str, Any]
 
 CELLS: Final[tuple[Kind, ...]] = ("flat", "hnsw", "ivf-pq", "ivf-rabitq")
 """Kinds of index whose funnel is drawn."""
-
-_DEPTH: Final = 100
-"""Results a pipeline is asked for."""
-
-_BATCH: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A whole pipeline: its name in the report, the collection it searches, and its own configuration."""
-
-    name: str
-    collection: CollectionConfig
-    pipeline: PipelineConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +97,11 @@ def loss_funnel(setting: Setting, kind: Kind, deployed: Arm) -> Json:
         cells,
         validation=validation_part(len(embedded.queries), seed=setting.seed),
     )
-    return {"kind": kind, **_funnel_json(found, setting)}
+    return {"kind": kind, **funnel_json(found, setting)}
 
 
-def _funnel_json(found: Funnel, setting: Setting) -> Json:
+def funnel_json(found: Funnel, setting: Setting) -> Json:
+    """Return a funnel as its section holds it, but for the kind of index."""
     seed = setting.seed
     charged = [term(name, values, seed=seed) for name, values in found.charged.items()]
     return {
@@ -220,122 +195,6 @@ def meta_features(setting: Setting) -> Json:
     leaf = choose(Measured.of(found)) if "rc_1" in found else None
     iceberg = None if leaf is None else {"metric": leaf.metric, "family": leaf.family, "methods": list(leaf.methods)}
     return {"features": found, "iceberg": iceberg}
-
-
-def whole_pipeline(
-    setting: Setting, named: Named, measures: Sequence[str], embeddings: Embeddings, progress: Progress
-) -> Json:
-    """Build a collection of the task, answer every query in every mode, and draw up the ledger of the default mode."""
-    data = setting.vectors.data
-    dense = named.collection.dense_fields()
-    encoders = [field.encoder for field in dense.values()]
-    whole = named.collection.chunking.kind == "none" and len(encoders) == 1
-    kept = embeddings.of(encoders[0]).encoders() if whole else Encoders()
-    home = setting.folder / "collection"
-    collection = Collection.begin(home, named.collection, encoders=kept)
-    with collection:
-        documents = data.documents()
-        collection.load(documents, progress, len(documents))
-        collection.compact(progress)
-        pipeline = check_pipeline(named.pipeline, collection.config, named.name)
-        runs = {
-            mode: _run(collection, pipeline, mode, setting, progress) for mode in modes(pipeline, collection.config)
-        }
-    found = {mode: evaluate(run, data.task.qrels, measures, seed=setting.seed) for mode, run in runs.items()}
-    rows = data.task.rows_of(runs[pipeline.default])
-    ledger, reason = _pipeline_ledger(setting, named, rows, embeddings)
-    blank = len(data.task.doc_ids) - len(documents)
-    notes = {note for evaluation in found.values() for note in evaluation.notes}
-    if blank:
-        notes.add(f"{blank:,} documents are blank, which no collection takes: they cannot be found")
-    return {
-        "default": pipeline.default,
-        "fields": {name: _field_name(named.collection, name) for name in named.collection.fields},
-        "modes": {
-            mode: {
-                result.measure: {
-                    "mean": result.mean,
-                    **dict(zip(("low", "high"), result.interval or (None, None), strict=True)),
-                }
-                for result in evaluation.measures
-            }
-            for mode, evaluation in found.items()
-        },
-        "values": {mode: setting.utility(data.task.rows_of(run)).tolist() for mode, run in runs.items()},
-        "measure": setting.utility.name,
-        "ledger": ledger,
-        "no_ledger": reason,
-        "notes": sorted(notes),
-    }
-
-
-def _field_name(config: CollectionConfig, name: str) -> str:
-    field = config.dense_fields().get(name)
-    return "lexical" if field is None else f"dense, {field.encoder.kind}, {field.index}, {field.metric}"
-
-
-def _run(
-    collection: Collection, pipeline: PipelineConfig, mode: str, setting: Setting, progress: Progress
-) -> dict[str, list[str]]:
-    queries = setting.vectors.data.task.queries
-    rankings = []
-    for start in range(0, len(queries), _BATCH):
-        requests = [SearchRequest(query, k=_DEPTH) for query in queries[start : start + _BATCH]]
-        rankings += collection.search_many(requests, mode=mode, config=pipeline)
-        progress(f"search {mode}", len(rankings), len(queries))
-    return {query: list(doc_ids) for query, doc_ids in run_of(rankings).items()}
-
-
-def _pipeline_ledger(
-    setting: Setting, named: Named, rows: Rows, embeddings: Embeddings
-) -> tuple[Json | None, str | None]:
-    """Return the funnel of a pipeline's dense field with the whole pipeline as its last stage, or why there is none."""
-    dense = named.collection.dense_fields()
-    if len(dense) != 1:
-        return None, f"{len(dense)} dense fields: the loss of vectors is counted for exactly one"
-    if named.collection.chunking.kind != "none":
-        return None, "documents are cut into passages: the loss of vectors is counted for whole documents"
-    ((_, field),) = dense.items()
-    vectors = embeddings.of(field.encoder)
-    count, dim = vectors.documents.shape
-    definite, _ = resolve(replace(field.spec(), seed=setting.seed), count, dim)
-    folder = setting.folder / "cells"
-    make_folders(folder)
-    found = funnel(
-        list(vectors.spaces.values()),
-        field.metric,
-        vectors.queries,
-        setting.utility,
-        Cells(folder, definite, setting.k),
-        rerank=lambda _: rows[:, : setting.k],
-        validation=validation_part(len(vectors.queries), seed=setting.seed),
-    )
-    return {"kind": definite.kind, **_funnel_json(found, setting)}, None
-
-
-def comparisons(setting: Setting, pipelines: Mapping[str, Json]) -> list[Json]:
-    """Compare every mode of every pipeline with the default mode of the first, query by query (Holm over all).
-
-    pipelines: by name, results of `whole_pipeline`. Raises RequestError where there are not two to compare.
-    """
-    if not pipelines:
-        raise RequestError("no pipeline could be measured")
-    first_name, first = next(iter(pipelines.items()))
-    baseline = np.array(first["values"][first["default"]])
-    others = [
-        (name, mode, np.array(values))
-        for name, result in pipelines.items()
-        for mode, values in result["values"].items()
-        if (name, mode) != (first_name, first["default"])
-    ]
-    if not others:
-        raise RequestError("one pipeline with one mode: there is nothing to compare it with")
-    found = [paired(values, baseline, seed=setting.seed) for _, _, values in others]
-    adjusted = holm(np.array([each.p_permutation for each in found]))
-    return [
-        {"pipeline": name, "mode": mode, "mean": each.difference, "low": each.low, "high": each.high, "p": float(p)}
-        for (name, mode, _), each, p in zip(others, found, adjusted, strict=True)
-    ]
 
 
 def emptied(folder: Path) -> Path:

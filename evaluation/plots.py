@@ -4,21 +4,28 @@ Whoever cannot see a plot finds its numbers in a table beside it. All text is es
 page must define: --ink, --soft, --line, --paper, --loss, --gain, --total, --s0 ... --s5.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from evaluation.plots_svg import (
+    SERIES,
+    WIDTH,
+    Scale,
+    cut,
+    grid,
+    grid_y,
+    label_width,
+    legend,
+    level_x,
+    padded,
+    svg,
+    symbol,
+    text,
+    whisker,
+)
 from index.errors import RequestError
-
-SERIES: Final = 6
-"""Series that can be told apart."""
-
-_WIDTH: Final = 640
-_SYMBOLS: Final = ("circle", "square", "diamond", "triangle", "cross", "ring")
-_LETTER: Final = 6.6
-"""Width of an average letter of the labels, in pixels."""
 
 
 class Bar(NamedTuple):
@@ -83,33 +90,33 @@ def waterfall(title: str, bars: Sequence[Bar], measure: str) -> str:
     """
     if not bars:
         raise RequestError("a waterfall needs at least one bar")
-    left, right, step, top = _label_width([bar.label for bar in bars]), 175, 30, 8
+    left, right, step, top = label_width([bar.label for bar in bars]), 175, 30, 8
     reached, starts = 0.0, []
     for bar in bars:
         starts.append((0.0, bar.mean) if bar.kind == "total" else (reached, reached + _signed(bar)))
         reached = starts[-1][1]
     ends = [value for pair in starts for value in pair] + [bar.high for bar in bars if bar.kind == "total"]
-    scale = _Scale(min(0.0, *ends), max(*ends, 1e-9), left, _WIDTH - right)
+    scale = Scale(min(0.0, *ends), max(*ends, 1e-9), left, WIDTH - right)
     height = top + step * len(bars) + 34
-    parts = [_grid(scale, top, top + step * len(bars), measure)]
+    parts = [grid(scale, top, top + step * len(bars), measure)]
     for place, (bar, (start, end)) in enumerate(zip(bars, starts, strict=True)):
         y = top + place * step
         x, width = min(scale(start), scale(end)), abs(scale(end) - scale(start))
         low, high = (bar.low, bar.high) if bar.kind == "total" else _reach(start, bar)
-        parts.append(_text(left - 10, y + 19, bar.label, "end"))
+        parts.append(text(left - 10, y + 19, bar.label, "end"))
         parts.append(
             f'<rect class="{bar.kind}" x="{x:.1f}" y="{y + 6}" width="{max(width, 1):.1f}" height="16" rx="2">'
             f"<title>{escape(f'{bar.label} {bar.mean:.4f}, {bar.low:.4f} to {bar.high:.4f}')}</title></rect>"
         )
-        parts.append(_whisker(scale, low, high, y + 14))
+        parts.append(whisker(scale, low, high, y + 14))
         if place + 1 < len(bars) and bars[place + 1].kind != "total":
             parts.append(f'<path class="join" d="M{scale(end):.1f} {y + 22}v{step - 16}"/>')
         sign = "" if bar.kind == "total" else "+"
         shown = (-bar.mean, -bar.high, -bar.low) if bar.kind == "loss" else (bar.mean, bar.low, bar.high)
         mean, least, most = (_shown(value, sign) for value in shown)
-        parts.append(_text(_WIDTH - right + 12, y + 19, mean, css="value"))
-        parts.append(_text(_WIDTH - right + 70, y + 19, f"[{least}, {most}]", css="soft"))
-    return _svg(title, f"{len(bars)} steps from the ceiling to what is found", height, parts)
+        parts.append(text(WIDTH - right + 12, y + 19, mean, css="value"))
+        parts.append(text(WIDTH - right + 70, y + 19, f"[{least}, {most}]", css="soft"))
+    return svg(title, f"{len(bars)} steps from the ceiling to what is found", height, parts)
 
 
 def _signed(bar: Bar) -> float:
@@ -130,22 +137,22 @@ def spans(title: str, rows: Sequence[Span], measure: str, level: tuple[float, st
     """Return means with intervals, one a line, on one axis. level: a line across them all, and its name."""
     if not rows:
         raise RequestError("no rows to draw")
-    left, right, step, top = _label_width([row.label for row in rows]), 175, 26, 8 if level is None else 24
+    left, right, step, top = label_width([row.label for row in rows]), 175, 26, 8 if level is None else 24
     values = [value for row in rows for value in (row.low, row.high)] + ([] if level is None else [level[0]])
-    scale = _Scale(*_padded(min(values), max(values)), left, _WIDTH - right)
+    scale = Scale(*padded(min(values), max(values)), left, WIDTH - right)
     bottom = top + step * len(rows)
-    parts = [_grid(scale, top, bottom, measure)]
+    parts = [grid(scale, top, bottom, measure)]
     if level is not None:
-        parts.append(_level_x(scale(level[0]), top, bottom, level[1]))
+        parts.append(level_x(scale(level[0]), top, bottom, level[1]))
     for place, row in enumerate(rows):
         y = top + place * step + 13
         said = f"{row.label} {row.mean:.4f}, {row.low:.4f} to {row.high:.4f}"
-        parts.append(_text(left - 10, y + 5, row.label, "end"))
-        parts.append(_whisker(scale, row.low, row.high, y))
-        parts.append(_symbol(row.series, scale(row.mean), y, said))
-        parts.append(_text(_WIDTH - right + 12, y + 5, f"{row.mean:.3f}", css="value"))
-        parts.append(_text(_WIDTH - right + 70, y + 5, f"[{row.low:.3f}, {row.high:.3f}]", css="soft"))
-    return _svg(title, f"{len(rows)} means with 95 % intervals", bottom + 34, parts)
+        parts.append(text(left - 10, y + 5, row.label, "end"))
+        parts.append(whisker(scale, row.low, row.high, y))
+        parts.append(symbol(row.series, scale(row.mean), y, said))
+        parts.append(text(WIDTH - right + 12, y + 5, f"{row.mean:.3f}", css="value"))
+        parts.append(text(WIDTH - right + 70, y + 5, f"[{row.low:.3f}, {row.high:.3f}]", css="soft"))
+    return svg(title, f"{len(rows)} means with 95 % intervals", bottom + 34, parts)
 
 
 def scatter(title: str, marks: Sequence[Mark], x: Axis, y: Axis) -> str:
@@ -160,14 +167,14 @@ def scatter(title: str, marks: Sequence[Mark], x: Axis, y: Axis) -> str:
     up = [value for mark in marks for value in (mark.low, mark.high)] + ([] if y.level is None else [y.level[0]])
     if x.log and min(across) <= 0:
         raise RequestError(f"{x.label}: {min(across)} has no place on a logarithmic axis")
-    place_x = _Scale(*_padded(min(across), max(across), log=x.log), left, _WIDTH - right, log=x.log)
-    place_y = _Scale(*_padded(min(up), max(up)), bottom, top)
-    parts = [_legend(names, left), _grid(place_x, top, bottom, x.label)]
-    parts.append(_grid_y(place_y, left, _WIDTH - right, y.label))
+    place_x = Scale(*padded(min(across), max(across), log=x.log), left, WIDTH - right, log=x.log)
+    place_y = Scale(*padded(min(up), max(up)), bottom, top)
+    parts = [legend(names, left), grid(place_x, top, bottom, x.label)]
+    parts.append(grid_y(place_y, left, WIDTH - right, y.label))
     if y.level is not None:
         at = place_y(y.level[0])
-        parts.append(f'<path class="level" d="M{left} {at:.1f}H{_WIDTH - right}"/>')
-        parts.append(_text(left + 4, at - 5, y.level[1], css="soft"))
+        parts.append(f'<path class="level" d="M{left} {at:.1f}H{WIDTH - right}"/>')
+        parts.append(text(left + 4, at - 5, y.level[1], css="soft"))
     line = sorted(((mark.x, mark.y) for mark in marks if mark.joined), key=lambda point: point[0])
     if len(line) > 1:
         path = "L".join(f"{place_x(at):.1f} {place_y(value):.1f}" for at, value in line)
@@ -176,8 +183,8 @@ def scatter(title: str, marks: Sequence[Mark], x: Axis, y: Axis) -> str:
         at = place_x(mark.x)
         said = f"{mark.label}: {x.label} {mark.x:.4g}, {y.label} {mark.y:.4f}, {mark.low:.4f} to {mark.high:.4f}"
         parts.append(f'<path class="whisker faint" d="M{at:.1f} {place_y(mark.low):.1f}V{place_y(mark.high):.1f}"/>')
-        parts.append(_symbol(names.index(mark.series), at, place_y(mark.y), said))
-    return _svg(title, f"{len(marks)} points of {', '.join(names)}", bottom + 40, parts)
+        parts.append(symbol(names.index(mark.series), at, place_y(mark.y), said))
+    return svg(title, f"{len(marks)} points of {', '.join(names)}", bottom + 40, parts)
 
 
 def histogram(title: str, labels: Sequence[str], series: Mapping[str, Sequence[float]], x: str, y: str) -> str:
@@ -189,10 +196,10 @@ def histogram(title: str, labels: Sequence[str], series: Mapping[str, Sequence[f
         raise RequestError(f"{len(series)} series, at most {SERIES} can be told apart")
     left, right, top, bottom = 62, 18, 40, 270
     most = max(max(values) for values in series.values()) or 1
-    place_y = _Scale(0, most, bottom, top)
-    slot = (_WIDTH - left - right) / len(labels)
+    place_y = Scale(0, most, bottom, top)
+    slot = (WIDTH - left - right) / len(labels)
     width = slot * 0.8 / len(series)
-    parts = [_legend(list(series), left), _grid_y(place_y, left, _WIDTH - right, y)]
+    parts = [legend(list(series), left), grid_y(place_y, left, WIDTH - right, y)]
     for place, label in enumerate(labels):
         start = left + place * slot + slot * 0.1
         for number, (name, values) in enumerate(series.items()):
@@ -201,21 +208,21 @@ def histogram(title: str, labels: Sequence[str], series: Mapping[str, Sequence[f
                 f'<rect class="s{number}" x="{start + number * width:.1f}" y="{at:.1f}" width="{width * 0.9:.1f}" '
                 f'height="{bottom - at:.1f}"><title>{escape(f"{name}, {label}: {values[place]:g}")}</title></rect>'
             )
-        parts.append(_text(start + slot * 0.4, bottom + 16, label, "middle", css="soft"))
-    parts.append(_text((left + _WIDTH - right) / 2, bottom + 34, x, "middle", css="soft"))
-    return _svg(title, f"{len(labels)} classes of {', '.join(series)}", bottom + 42, parts)
+        parts.append(text(start + slot * 0.4, bottom + 16, label, "middle", css="soft"))
+    parts.append(text((left + WIDTH - right) / 2, bottom + 34, x, "middle", css="soft"))
+    return svg(title, f"{len(labels)} classes of {', '.join(series)}", bottom + 42, parts)
 
 
 def heat_map(title: str, rows: Mapping[str, Sequence[Cell]]) -> str:
     """Return a row of cells for each name, coloured by what is lost (ratio below 1) or gained, bold where sure."""
     if not rows or not all(rows.values()):
         raise RequestError("a heat map needs rows, and cells in each")
-    left, step, top = _label_width(list(rows)), 42, 4
-    width = (_WIDTH + 200 - left) / max(len(cells) for cells in rows.values())
+    left, step, top = label_width(list(rows)), 42, 4
+    width = (WIDTH + 200 - left) / max(len(cells) for cells in rows.values())
     parts = []
     for place, (name, cells) in enumerate(rows.items()):
         y = top + place * step
-        parts.append(_text(left - 10, y + 24, name, "end"))
+        parts.append(text(left - 10, y + 24, name, "end"))
         for number, cell in enumerate(cells):
             x = left + number * width
             change = 0.0 if cell.ratio is None else cell.ratio - 1
@@ -225,125 +232,7 @@ def heat_map(title: str, rows: Mapping[str, Sequence[Cell]]) -> str:
                 f'<rect class="cell" style="{style}" x="{x:.1f}" y="{y}" width="{width - 3:.1f}" height="{step - 4}" '
                 f'rx="3"><title>{escape(f"{name}, {cell.label}: {cell.text}")}</title></rect>'
             )
-            parts.append(_text(x + (width - 3) / 2, y + 14, _cut(cell.label, width), "middle", css="small"))
-            parts.append(_text(x + (width - 3) / 2, y + 31, cell.text, "middle", css="value" if cell.sure else ""))
+            parts.append(text(x + (width - 3) / 2, y + 14, cut(cell.label, width), "middle", css="small"))
+            parts.append(text(x + (width - 3) / 2, y + 31, cell.text, "middle", css="value" if cell.sure else ""))
     said = f"{len(rows)} rows, each cell a setting and what it changes"
-    return _svg(title, said, top + step * len(rows), parts, width=_WIDTH + 200)
-
-
-class _Scale:
-    """Values to pixels."""
-
-    def __init__(self, low: float, high: float, start: float, stop: float, *, log: bool = False) -> None:
-        self._of: Callable[[float], float] = math.log10 if log else float
-        self.low, self.high, self.log = low, high, log
-        self._start, self._stop = start, stop
-
-    def __call__(self, value: float) -> float:
-        low, high = self._of(self.low), self._of(self.high)
-        return self._start + (self._of(value) - low) / (high - low) * (self._stop - self._start)
-
-    def ticks(self) -> list[float]:
-        """Return round values from low to high, some 3 to 7 of them."""
-        if not self.log:
-            return _round_values(self.low, self.high)
-        steps = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        for factors in ((1,), (1, 3), (1, 2, 5)):
-            found = [factor * 10.0**power for power in steps for factor in factors]
-            found = [value for value in found if self.low <= value <= self.high]
-            if len(found) > 2:
-                return found
-        return found or _round_values(self.low, self.high)
-
-
-def _round_values(low: float, high: float) -> list[float]:
-    rough = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    first = math.ceil(low / step - 1e-9)
-    return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _padded(low: float, high: float, *, log: bool = False) -> tuple[float, float]:
-    """Return a little more room on either side, and some where there is none."""
-    if log:
-        factor = max(1.15, (high / low) ** 0.05)
-        return low / factor, high * factor
-    room = 0.05 * (high - low) or max(0.05 * abs(high), 0.01)
-    return low - room, high + room
-
-
-def _cut(text: str, width: float) -> str:
-    """Return a small label without the last words that do not fit; the cell's title has all of it."""
-    fits = int(width / 6)
-    while len(text) > fits and " " in text:
-        text = text.rpartition(" ")[0]
-    return text if len(text) <= fits else f"{text[: fits - 1]}\u2026"
-
-
-def _label_width(labels: Sequence[str]) -> float:
-    return 18 + _LETTER * max(map(len, labels))
-
-
-def _grid(scale: _Scale, top: float, bottom: float, label: str) -> str:
-    parts = []
-    for value in scale.ticks():
-        at = scale(value)
-        parts.append(f'<path class="grid" d="M{at:.1f} {top}V{bottom}"/>')
-        parts.append(_text(at, bottom + 16, f"{value:,.6g}", "middle", css="soft"))
-    middle = (scale(scale.low) + scale(scale.high)) / 2
-    return "".join([*parts, _text(middle, bottom + 31, label, "middle", css="soft")])
-
-
-def _grid_y(scale: _Scale, left: float, right: float, label: str) -> str:
-    parts = []
-    for value in scale.ticks():
-        at = scale(value)
-        parts.append(f'<path class="grid" d="M{left} {at:.1f}H{right}"/>')
-        parts.append(_text(left - 7, at + 4, f"{value:,.6g}", "end", css="soft"))
-    middle = (scale(scale.low) + scale(scale.high)) / 2
-    turned = f'x="14" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 14 {middle:.1f})"'
-    return "".join([*parts, f'<text class="soft" {turned}>{escape(label)}</text>'])
-
-
-def _level_x(at: float, top: float, bottom: float, label: str) -> str:
-    return f'<path class="level" d="M{at:.1f} {top - 4}V{bottom}"/>' + _text(at, top - 9, label, "middle", css="soft")
-
-
-def _legend(names: Sequence[str], left: float) -> str:
-    parts, x = [], left
-    for number, name in enumerate(names):
-        parts.append(_symbol(number, x + 6, 14, name))
-        parts.append(_text(x + 17, 19, name))
-        x += 34 + _LETTER * len(name)
-    return "".join(parts)
-
-
-def _whisker(scale: _Scale, low: float, high: float, y: float) -> str:
-    start, stop = scale(low), scale(high)
-    return f'<path class="whisker" d="M{start:.1f} {y - 4}v8m0 -4H{stop:.1f}m0 -4v8"/>'
-
-
-def _symbol(series: int, x: float, y: float, said: str) -> str:
-    name = _SYMBOLS[series % SERIES]
-    shapes = {
-        "circle": f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5"/>',
-        "square": f'<rect x="{x - 4.5:.1f}" y="{y - 4.5:.1f}" width="9" height="9"/>',
-        "diamond": f'<path d="M{x:.1f} {y - 6.5:.1f}l6.5 6.5l-6.5 6.5l-6.5 -6.5z"/>',
-        "triangle": f'<path d="M{x:.1f} {y - 6:.1f}l6 10.5h-12z"/>',
-        "cross": f'<path d="M{x - 5:.1f} {y - 5:.1f}l10 10m0 -10l-10 10" class="stroked"/>',
-        "ring": f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="stroked"/>',
-    }
-    return f'<g class="mark s{series % SERIES}">{shapes[name]}<title>{escape(said)}</title></g>'
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", *, css: str = "") -> str:
-    kind = f' class="{css}"' if css else ""
-    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _svg(title: str, description: str, height: float, parts: Sequence[str], *, width: float = _WIDTH) -> str:
-    return (
-        f'<svg role="img" viewBox="0 0 {width:g} {height:g}" aria-label="{escape(f"{title}: {description}")}">'
-        f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{''.join(parts)}</svg>"
-    )
+    return svg(title, said, top + step * len(rows), parts, width=WIDTH + 200)

@@ -34,8 +34,10 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Row]) -> str:
     for first, *others in made:
         cells = "".join(f"<td{kind}>{_cell(value)}</td>" for value, kind in zip(others, css[1:], strict=True))
         body += f'<tr><th scope="row">{_cell(first)}</th>{cells}</tr>'
+    said = escape(caption)
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{said}">'  # so that keys can scroll it
+        f"<table><caption>{said}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
 

@@ -5,7 +5,8 @@ from html import escape
 from typing import Any, Final, TypeAlias
 
 from evaluation.findings import ALPHA, STAGES, below, result_of, setting_text
-from evaluation.plots import SERIES, Axis, Bar, Cell, Mark, Span, heat_map, histogram, scatter, spans, waterfall
+from evaluation.plots import Axis, Bar, Cell, Mark, Span, heat_map, histogram, scatter, spans, waterfall
+from evaluation.plots_svg import SERIES
 from evaluation.report_html import Part, Row, figure, foldable, paragraph, spread, table
 
 Results: TypeAlias = Mapping[str, Any]

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.bench_data import Embedded, Limits, read_bench_task
+from evaluation.bench_data import Limits, read_bench_task
+from evaluation.bench_vectors import Embedded
 from evaluation.collect_runs import Given
 from evaluation.cone import Labelled, labelled
 from evaluation.runs import Key

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.bench_data import BenchTask, Embeddings, Limits, read_bench_task
+from evaluation.bench_data import BenchTask, Limits, read_bench_task
+from evaluation.bench_vectors import Embeddings
 from evaluation.task import Task
 from index.errors import CorpusError
 from retrieval.encoders import EncoderConfig, open_encoder
@@ -45,7 +46,7 @@ def test_the_train_split_comes_as_pairs_of_rows(folder: Path) -> None:
 def test_the_split_that_is_measured_trains_nothing(folder: Path) -> None:
     data = read_bench_task(folder, "train", ALL, 0)
     assert (data.split, len(data.task.queries), len(data.train), len(data.pairs)) == ("train", 5, 0, 0)
-    with pytest.raises(CorpusError, match="dev.tsv"):
+    with pytest.raises(CorpusError, match=r"dev\.tsv"):
         read_bench_task(folder, "dev", ALL, 0)
 
 
@@ -73,7 +74,13 @@ def test_the_digest_is_of_everything_that_is_measured_on() -> None:
         task = Task("t", "t", ("1", "2"), (text, "x"), ("", ""), (Query("q", query),), {"q": {"1": grade}})
         return BenchTask(task, "test", train, np.empty((0, 2), np.int64))
 
-    digests = {data().digest, data("c").digest, data("a", "c").digest, data(grade=2).digest, data(train=(Query("r", "r"),)).digest}
+    digests = {
+        data().digest,
+        data("c").digest,
+        data("a", "c").digest,
+        data(grade=2).digest,
+        data(train=(Query("r", "r"),)).digest,
+    }
     assert len(digests) == 5
     assert data().digest == data().digest
 

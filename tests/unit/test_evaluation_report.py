@@ -63,7 +63,7 @@ def row(setting: dict[str, Any], mean: float, change: dict[str, float] | None, *
 
 def point(name: str, utility: float, recall: float, qps: float) -> dict[str, Any]:
     return {
-        "configuration": name.split()[0],
+        "configuration": name.split(maxsplit=1)[0],
         "name": name,
         "settings": {},
         "utility": number(utility),
@@ -104,7 +104,9 @@ MODES = {"hybrid": 0.4567, "dense": 0.4111}
 def made(**changes: Any) -> dict[str, Any]:
     """Results with every section; changes: sections to put in or, None, to take out, "/" as "__"."""
     sections: dict[str, Any] = {
-        "vectors": {"dim": 64, "unit": True, "norms": {"least": 1, "mean": 1, "most": 1}, "truncated": 3, "train_queries": 0},
+        "vectors": {
+            "dim": 64, "unit": True, "norms": {"least": 1, "mean": 1, "most": 1}, "truncated": 3, "train_queries": 0
+        },
         "metrics": {
             "deployed": "cosine",
             "ceiling": number(0.9876),
@@ -145,7 +147,9 @@ def made(**changes: Any) -> dict[str, Any]:
         },
         "probes/filters": {
             "unchanged": "exact search under the same filter",
-            "rows": [row({"selectivity": 0.01, "correlation": "random"}, 0.4, None, recall=0.98, loss=0.002, wrong=0.0)],
+            "rows": [
+                row({"selectivity": 0.01, "correlation": "random"}, 0.4, None, recall=0.98, loss=0.002, wrong=0.0)
+            ],
         },
         "features": {
             "features": {"n": 100.0, "ra_mean_deg": 43.21},
