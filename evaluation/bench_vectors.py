@@ -140,7 +140,11 @@ class Embedded:
         if not self._path.is_file():
             return None
         try:
-            with storage_errors("read", self._path), np.load(self._path, allow_pickle=False) as file:
+            with (
+                storage_errors("read", self._path),
+                self._path.open("rb") as raw,  # np.load leaves a damaged file of its own open
+                np.load(raw, allow_pickle=False) as file,
+            ):
                 found = {name: file[name] for name in ("documents", "queries", "train", "truncated")}
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
             _log.warning("%s is damaged: the texts are encoded again", self._path)
