@@ -1,7 +1,7 @@
 """What a choice of metric and index family costs a task, and who chooses how well: regret, on families not seen.
 
 An arm is a metric and a family of indexes: exact search, a graph, inverted lists. Its value on a record is that of its
-best setting, in units of the measure: utility less a price on time. Regret is the best arm's value less the chosen
+best setting that finds what exact search does, in units of the measure: utility less a price on time. Regret is the best arm's value less the chosen
 one's. Datasets of a family are left out together, and with them whatever was made from the same datasets.
 """
 
@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from evaluation.iceberg_rule import Measured, choose
-from evaluation.runs import FAMILIES, Record
+from evaluation.runs import FAMILIES, Record, Setting
 from evaluation.statistics import MARGIN, Comparison, Interval, Values, bootstrap_intervals, paired_columns
 from index.errors import RequestError
 from index.faiss_kinds import FAMILY
@@ -41,6 +41,10 @@ ALWAYS_HNSW: Final = Arm("cosine", "graph")
 PRICE: Final = MARGIN
 """Utility that a query may lose for taking half the time: the difference that does not matter to users."""
 
+LEAST_RECALL: Final = 0.9
+"""Settings with less recall count only where an arm has no better. One list of an inner product's index finds a class
+where the inner product finds none, but no collection is calibrated to miss most of what its metric means."""
+
 _ICEBERG: Final[Mapping[str, IndexFamily]] = {"partition": "lists", "graph": "graph"}
 
 Policy: TypeAlias = Callable[[Sequence[Record], Sequence[Record]], list[Arm | None]]
@@ -60,16 +64,21 @@ def arm_values(record: Record) -> Values:
     A family without a setting is worth what exact search is: that is what few vectors get, whatever was asked for.
     Raises RequestError where exact search was not measured under a metric.
     """
-    best: dict[Arm, float] = {}
+    grouped: dict[Arm, list[Setting]] = {}
     for setting in record.settings:
-        worth = setting.utility - PRICE * math.log2(setting.p50_ms)
         for metric in ("cosine", "l2", "ip") if record.one_length else (setting.metric,):
-            arm = Arm(metric, family_of(setting.kind))
-            best[arm] = max(worth, best.get(arm, -math.inf))
+            grouped.setdefault(Arm(metric, family_of(setting.kind)), []).append(setting)
+    best = {arm: _value(settings) for arm, settings in grouped.items()}
     missing = [arm.metric for arm in ARMS if arm.family == "exact" and arm not in best]
     if missing:
         raise RequestError(f"{record.name}: exact search is not measured under {', '.join(missing)}: collect it again")
     return np.array([best.get(arm, best[Arm(arm.metric, "exact")]) for arm in ARMS])
+
+
+def _value(settings: Sequence[Setting]) -> float:
+    deepest = max(setting.recall for setting in settings)
+    used = [setting for setting in settings if setting.recall >= min(LEAST_RECALL, deepest)]
+    return max(setting.utility - PRICE * math.log2(setting.p50_ms) for setting in used)
 
 
 def regrets(record: Record) -> Values:

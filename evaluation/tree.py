@@ -153,7 +153,7 @@ class Tree:
         node, path = self.root, []
         given = dict(zip(FEATURES, values, strict=True))
         while isinstance(node, Split):
-            below = bool(np.float32(given[node.feature]) <= node.threshold)
+            below = float(np.float32(given[node.feature])) <= node.threshold  # as scikit-learn compares
             path.append(f"{node.feature} = {given[node.feature]:.4g} {'<=' if below else '>'} {node.threshold:.4g}")
             node = node.below if below else node.above
         return tuple(path), node
