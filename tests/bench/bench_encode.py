@@ -6,10 +6,11 @@
     default: every backend that is installed, and auto; two hours on two cores. Each part is saved when it is done.
     --texts, --queries   fewer make a trial, whose results are not saved
 
-bulk, single: the same texts (two thirds wikispeedia passages, one third medquad answers), the same queries one by one,
-five rounds in which the encoders take turns, each in its own process. Quality, a part for each dataset: nDCG@10 of exact search over whole documents with each backend's vectors,
-against those of SentenceTransformer.encode in float32; the loss with a 95 % paired bootstrap interval over queries.
-Vectors are kept in .bench/cache while the encoders' sources and libraries are the same.
+bulk, single: the same texts (two thirds wikispeedia passages, one third medquad answers), the same queries one by one;
+five rounds, the encoders taking turns, each in its own process. Quality, a part for each dataset: nDCG@10 of exact
+search over whole documents with each backend's vectors, against those of SentenceTransformer.encode in float32; the
+loss with a 95 % paired bootstrap interval over queries. Vectors stay in .bench/cache while encoders' sources and
+libraries are the same.
 """
 
 import gzip
