@@ -38,7 +38,7 @@ def make_server(library: "Callable[[ServerRequestContext[Any, Any]], Library]") 
     try:
         from mcp.server.lowlevel import Server  # noqa: PLC0415  an extra
     except ImportError as error:
-        raise MissingDependencyError("the package mcp is not installed: in grapnel's checkout, pip install -e '.[mcp]'") from error
+        raise MissingDependencyError("the package mcp is not installed: pip install -e '.[mcp]' in the checkout") from error
     from importlib.metadata import version  # noqa: PLC0415  reads files
 
     handlers = _Handlers(library)
