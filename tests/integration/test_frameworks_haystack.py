@@ -1,7 +1,6 @@
 """The Haystack adapters: Haystack's own suites over a folder and over a server, and what the suites do not ask."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -56,47 +55,17 @@ from api.frameworks.haystack import (
 )
 from index.errors import ConfigError, CorpusError, NotFoundError, RequestError
 from retrieval import types
-from retrieval.collection import Collection
 
+pytestmark = pytest.mark.usefixtures("module_memory")
 SUITE_DIM = 768
 DIM = 8
 MakeStore = Callable[..., GrapnelDocumentStore]
 
 
-MEMORY = Path("/dev/shm")  # noqa: S108  Linux's shared memory: only a faster place, used where it is there
-
-
-@pytest.fixture(scope="module", autouse=True)
-def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep folders, and what searches by words write beside them, in memory: no test here is about the disk."""
-    tmp_path_factory.getbasetemp()  # made at first use, and to outlast this module
-    place = MEMORY if os.access(MEMORY, os.W_OK) else None
-    with (
-        tempfile.TemporaryDirectory(dir=place, prefix="grapnel-test-") as folder,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(tempfile, "tempdir", folder)
-        patch.setenv("TMPDIR", folder)  # for the server
-        yield Path(folder)
-
-
-@pytest.fixture(scope="module", params=["folder", "server"])
-def stores(
-    request: pytest.FixtureRequest, memory: Path, hashing_config: Any
-) -> Callable[[int | None], GrapnelDocumentStore]:
-    """Make each store once for the module. dim: of the documents' embeddings; None = a hashing encoder makes them."""
-
-    @cache
-    def store(dim: int | None) -> GrapnelDocumentStore:
-        name = f"dim-{dim}".lower()
-        if request.param == "server":
-            url = request.getfixturevalue("server").url
-            return GrapnelDocumentStore(url=url, collection=name, embedding_dim=dim)
-        if dim is None:
-            Collection.create(memory / name, hashing_config()).close()
-        return GrapnelDocumentStore(str(memory / name), embedding_dim=dim)
-
-    return store
+@pytest.fixture(scope="module")
+def stores(places: Callable[[int | None], dict[str, str]]) -> Callable[[int | None], GrapnelDocumentStore]:
+    """Open each store once for the module. dim: of the documents' embeddings; None = a hashing encoder makes them."""
+    return cache(lambda dim: GrapnelDocumentStore(**places(dim), embedding_dim=dim))
 
 
 @pytest.fixture
@@ -496,8 +465,8 @@ def test_a_store_is_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
             GrapnelDocumentStore(**wrong)
 
 
-def test_a_missing_collection_is_made_or_asked_for(memory: Path, server: Any) -> None:
-    folder = str(memory / "made")
+def test_a_missing_collection_is_made_or_asked_for(module_memory: Path, server: Any) -> None:
+    folder = str(module_memory / "made")
     first, second = GrapnelDocumentStore(folder, embedding_dim=3), GrapnelDocumentStore(folder)
     first.write_documents([Document(id="a", embedding=[1.0, 0.0, 0.0])])
     assert second.count_documents() == 1

@@ -1,9 +1,7 @@
 """The LangChain adapters: LangChain's own suites over a folder and over a server, and what the suites do not ask."""
 
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,41 +37,10 @@ from retrieval.collection_config import CollectionConfig
 from retrieval.encoders import EncoderConfig
 from retrieval.types import Document as StoredDocument
 
+pytestmark = pytest.mark.usefixtures("module_memory")
+
 MakeStore = Callable[..., Store]
 """dim of the vectors that clients bring, None = a hashing encoder makes them -> an empty store."""
-
-
-MEMORY = Path("/dev/shm")  # noqa: S108  Linux's shared memory: only a faster place, used where it is there
-
-
-@pytest.fixture(scope="module", autouse=True)
-def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep folders, and what searches by words write beside them, in memory: no test here is about the disk."""
-    tmp_path_factory.getbasetemp()  # made at first use, and to outlast this module
-    place = MEMORY if os.access(MEMORY, os.W_OK) else None
-    with (
-        tempfile.TemporaryDirectory(dir=place, prefix="grapnel-test-") as folder,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(tempfile, "tempdir", folder)
-        patch.setenv("TMPDIR", folder)  # for the server
-        yield Path(folder)
-
-
-@pytest.fixture(scope="module", params=["folder", "server"])
-def stores(request: pytest.FixtureRequest, memory: Path, hashing_config: Any) -> Callable[[int | None], Store]:
-    """Make each store once for the module: creating one is the slow part of most tests."""
-
-    @cache
-    def store(dim: int | None) -> Store:
-        name = f"dim-{dim}".lower()
-        if request.param == "server":
-            return open_server(request.getfixturevalue("server").url, name, dim=dim)
-        if dim is None:
-            Collection.create(memory / name, hashing_config()).close()
-        return open_folder(memory / name, dim)
-
-    return store
 
 
 @pytest.fixture
@@ -123,15 +90,6 @@ class TestRetriever(RetrieversIntegrationTests):
     @property
     def retriever_query_example(self) -> str:
         return "a small anchor"
-
-
-@pytest.fixture(params=["here", "server"])
-def embedder(request: pytest.FixtureRequest) -> Iterator[Embedder]:
-    if request.param == "here":
-        yield LocalEmbedder(EncoderConfig(kind="hashing", dim=64))
-        return
-    with Grapnel(request.getfixturevalue("server").url) as client:
-        yield ServerEmbedder(client)
 
 
 class TestEmbeddings(EmbeddingsIntegrationTests):
@@ -338,10 +296,10 @@ def test_the_retriever_searches_as_it_is_told(make_store: MakeStore) -> None:
     assert GrapnelRetriever(store=store, mode="lexical", min_score=1e6).invoke("anchor") == []
 
 
-def test_cut_documents_are_found_by_their_passages(memory: Path, hashing_config: Any) -> None:
+def test_cut_documents_are_found_by_their_passages(module_memory: Path, hashing_config: Any) -> None:
     config: CollectionConfig = hashing_config(chunking=ChunkingConfig("tokens", max_tokens=32, overlap=0))
     text = " ".join(f"Sentence {number} speaks of owls." for number in range(40))
-    with Collection.create(memory / "cut", config) as collection:
+    with Collection.create(module_memory / "cut", config) as collection:
         store = FolderStore(collection)
         vectors = GrapnelVectorStore(store)
         vectors.add_documents([Document(id="long", page_content=text), Document(id="short", page_content="An elk.")])
@@ -368,12 +326,12 @@ def test_server_and_process_encode_alike(server: Any) -> None:
         )
 
 
-def test_one_folder_is_opened_once_in_a_process(memory: Path) -> None:
-    first = open_folder(memory / "shared", 3)
-    assert open_folder(memory / ".." / memory.name / "shared") is first
+def test_one_folder_is_opened_once_in_a_process(module_memory: Path) -> None:
+    first = open_folder(module_memory / "shared", 3)
+    assert open_folder(module_memory / ".." / module_memory.name / "shared") is first
     first.add([StoredDocument("a", "text", vectors={"dense": np.ones(3, np.float32)})])
     del first
-    again = open_folder(memory / "shared")
+    again = open_folder(module_memory / "shared")
     assert again.count() == 1
 
 
