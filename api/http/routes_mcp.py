@@ -90,7 +90,7 @@ class McpEndpoint:
     def answer(self) -> Response:
         """Return what answers a request once it is sent. Raises MissingDependencyError."""
         if self._manager is None:
-            raise MissingDependencyError("the package mcp is not installed: pip install -e '.[mcp]' in the checkout")
+            raise MissingDependencyError("the package mcp is not installed: pip install -e '.[mcp]'")
         return _Exchange(self._manager)
 
 

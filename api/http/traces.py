@@ -35,7 +35,7 @@ def make_tracer(config: TraceConfig) -> "Tracer | None":
             exporter = ConsoleSpanExporter()
     except ImportError as error:
         raise MissingDependencyError(
-            f"[traces].exporter is {config.exporter!r}, which needs the extra `otel`: pip install -e '.[otel]' in the checkout"
+            f"[traces].exporter is {config.exporter!r}, which needs the extra `otel`: pip install -e '.[otel]'"
         ) from error
     provider = TracerProvider(resource=Resource.create({"service.name": "grapnel"}))
     provider.add_span_processor(BatchSpanProcessor(exporter))
