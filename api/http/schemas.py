@@ -4,7 +4,11 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$", examples=["python-docs"])]
+from api import jobs
+from api.keys import COLLECTION
+from api.registry import State
+
+Name: TypeAlias = Annotated[str, Field(pattern=f"^{COLLECTION}$", examples=["python-docs"])]
 Filter: TypeAlias = Annotated[
     dict[str, Any],
     Field(
@@ -25,6 +29,10 @@ MOST = 1_000_000_000
 
 
 LIMIT = "Documents of a page; null = 50, or as many as this server allows."
+
+StrictFilter: TypeAlias = Annotated[
+    bool, Field(description="false: a field that no document has is missing everywhere, in place of an error.")
+]
 
 
 class Strict(BaseModel):
@@ -82,7 +90,7 @@ class DocumentsOut(BaseModel):
 
 
 class PageOut(BaseModel):
-    """Documents by id. next: give it as `after` for the next page; null on the last."""
+    """Documents by id, fewer than asked for where they are large. next: `after` of the next page; null on the last."""
 
     documents: list[DocumentOut]
     next: str | None
@@ -133,9 +141,23 @@ class ListIn(Strict):
     """A page of documents. include: what of each document beside id, title, metadata and version."""
 
     filter: Filter | None = None
+    strict_filter: StrictFilter = True
     limit: int | None = Field(None, ge=1, le=MOST, description=LIMIT)
     after: str = ""
     include: list[Literal["text", "vectors"]] = ["text", "vectors"]
+
+
+class CountIn(Strict):
+    """Documents to count: all, or those that match."""
+
+    filter: Filter | None = None
+    strict_filter: StrictFilter = True
+
+
+class CountOut(BaseModel):
+    """How many documents there are, of those that the key may see."""
+
+    documents: int
 
 
 class DeleteIn(Strict):
@@ -143,6 +165,7 @@ class DeleteIn(Strict):
 
     ids: list[str] = Field(default_factory=list)
     filter: Filter | None = None
+    strict_filter: StrictFilter = True
 
 
 class DeletedOut(BaseModel):
@@ -195,6 +218,7 @@ class SearchIn(Strict):
     k: int = Field(10, ge=1, le=MOST)
     offset: int = Field(0, ge=0, le=MOST)
     filter: Filter | None = None
+    strict_filter: StrictFilter = True
     depth: int | None = Field(None, ge=1, le=MOST, description="Candidates that each part contributes.")
     effort: Effort | None = None
     group: Literal["document", "passage"] = "document"
@@ -280,6 +304,7 @@ class ProblemOut(BaseModel):
     detail: str | None = None
     errors: list[dict[str, str]] | None = None
     retry_after_s: float | None = None
+    report: BulkOut | None = Field(None, description="Of a bulk stream that was ended: what became of it until then.")
 
 
 class ProblemAnswer(BaseModel):
@@ -383,7 +408,7 @@ class CollectionOut(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    state: Literal["ready", "read-only", "failed"]
+    state: State
     aliases: list[str] = []
     job: str | None = None
     documents: int | None = None
@@ -433,9 +458,9 @@ class JobOut(BaseModel):
     """Long work. done of total: of `stage`."""
 
     id: str
-    kind: Literal["compact", "reembed", "snapshot", "restore"]
+    kind: jobs.Kind
     collection: str
-    state: Literal["running", "done", "failed"]
+    state: jobs.State
     stage: str
     done: int
     total: int | None
