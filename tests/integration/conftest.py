@@ -141,6 +141,10 @@ class ServerProcess:
     def stop(self) -> int:
         """End the process as an operator does; return its exit status."""
         self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the end of a process that was told to end; return its exit status."""
         try:
             return self.process.wait(ENDED_WITHIN_S)
         except subprocess.TimeoutExpired:
@@ -190,7 +194,10 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         return servers[-1]
 
     yield start
-    statuses: Sequence[int] = [server.stop() for server in servers if server.process.poll() is None]
+    running = [server for server in servers if server.process.poll() is None]
+    for server in running:  # all at once: a second each
+        server.process.send_signal(signal.SIGTERM)
+    statuses: Sequence[int] = [server.wait() for server in running]
     assert not any(statuses), [server.log_text()[-2000:] for server in servers]
     assert not [line for server in servers for line in server.defects()]
 

@@ -89,14 +89,13 @@ def test_a_defect_shows_its_traceback_and_tells_clients_nothing_of_it(monkeypatc
     assert ended(jobs, jobs.start("compact", "c", lambda _: {})).state == "done", "the collection is free again"
 
 
-def test_long_ended_jobs_are_forgotten_and_running_ones_are_not() -> None:
+def test_long_ended_jobs_are_forgotten_and_running_ones_are_not(until: Callable[..., None]) -> None:
     jobs, gate = Jobs(), Gate()
     running = jobs.start("reembed", "slow", gate)
     started = []
     for number in range(KEPT + 5):
         started.append(jobs.start("compact", f"c{number}", lambda _: {}))
-        while jobs.running(f"c{number}"):
-            pass
+        until(lambda name=f"c{number}": jobs.running(name) is None, "a job's end")
     left = jobs.all()
     assert left[0] is running
     assert len(left) <= KEPT + 2
