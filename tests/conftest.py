@@ -104,10 +104,11 @@ def until() -> Callable[[Callable[[], object], str], None]:
     """Wait until a condition holds; fail, saying what was waited for, where it takes a minute."""
 
     def wait(condition: Callable[[], object], what: str) -> None:
-        end = time.monotonic() + AT_MOST_S
+        end, pause_s = time.monotonic() + AT_MOST_S, 0.001
         while not condition():
             assert time.monotonic() < end, f"{what}: not within {AT_MOST_S:g} s"
-            time.sleep(0.001)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.02)
 
     return wait
 
