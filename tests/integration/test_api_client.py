@@ -16,12 +16,13 @@ HASHING = {"kind": "hashing", "dim": 128}
 TABLES = {
     "encoders": {"default": HASHING, "other": {"kind": "hashing", "dim": 64}},
     "rerankers": {"similarity": {"encoder": HASHING}},
-    "limits": {"documents": 50, "ids": 50, "body_bytes": 1 << 20, "line_bytes": 1 << 18},
+    "limits": {"documents": 50, "ids": 50, "k": 40, "body_bytes": 1 << 20, "line_bytes": 1 << 18},
 }
 KEYS = {
     "admin": {"scopes": ["read", "write", "admin"]},
     "reader": {"scopes": ["read"], "collections": ["winds*"]},
     "tenant": {"scopes": ["read", "write"], "filter": {"type": "eq", "key": "tenant", "value": "a"}},
+    "writer": {"scopes": ["write"]},
 }
 
 WINDS = [
@@ -187,6 +188,8 @@ def test_a_write_can_depend_on_the_version(fresh: CollectionClient) -> None:
     assert fresh.get("a").document.text == "two"
     third = fresh.patch("a", {"x": 1}, if_match=second.version)
     assert fresh.delete("a", if_match=third.version)
+    with pytest.raises(errors.PreconditionError):
+        fresh.delete("a", if_match=third.version)
 
 
 ODD_IDS = [
@@ -234,7 +237,9 @@ def test_a_stream_stores_what_is_acceptable_and_names_the_rest(fresh: Collection
     assert fresh.count() == 1200
     again = fresh.upsert(iter(texts))
     assert (again.unchanged, again.added, again.encoded, again.failed) == (1200, 0, 0, 0)
-    assert [number_of(each) for each in fresh.documents(page_size=500)] == list(range(1200))
+    assert [number_of(each) for each in fresh.documents(page_size=33)] == list(range(1200))
+    assert [number_of(each) for each in fresh.documents()] == list(range(1200)), "as many at once as this server gives"
+    assert len(fresh.page().documents) == 40
 
 
 def test_documents_are_listed_counted_and_deleted_by_filter(fresh: CollectionClient) -> None:
@@ -348,13 +353,16 @@ def test_texts_are_embedded(client: Grapnel) -> None:
     assert np.linalg.norm(made.vectors, axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
     assert made.vectors[0].tolist() == made.vectors[2].tolist() != made.vectors[1].tolist()
     assert made.tokens > 0
+    assert client.embeddings(["cold wind"], input_type="query").vectors.shape == (1, 128)
     assert client.embeddings(["x"], model="other").vectors.shape == (1, 64)
     with pytest.raises(errors.NotFoundError):
         client.embeddings(["x"], model="none")
 
 
 def test_texts_are_reranked(client: Grapnel) -> None:
-    best, second = client.rerank("cold wind", ["warm sea", "a cold wind", "stones"], "similarity", top_n=2)
+    found = client.rerank("cold wind", ["warm sea", "a cold wind", "stones"], "similarity", top_n=2)
+    best, second = found.results
+    assert found.notes == ()
     assert best.index == 1
     assert best.score >= second.score
 
@@ -405,6 +413,20 @@ def test_a_key_bound_to_a_filter_sees_its_documents_only(server: Any, fresh: Col
         assert {int(hit.id) % 2 for hit in own.search("text").hits} == {0}
         with pytest.raises(errors.GrapnelError):
             own.put(Document("new", "x", metadata={"tenant": "b"}))
+
+
+def test_a_key_that_only_writes_is_told_what_it_did_and_no_document(server: Any, fresh: CollectionClient) -> None:
+    first = fresh.put(Document("a", "text", "title", {"n": 1}))
+    with connect(server, "writer") as client:
+        own = client.collection(fresh.name)
+        told = own.patch("a", {"n": 2})
+        assert (told.id, told.version > first.version) == ("a", True)
+        assert not hasattr(told, "document")
+        with pytest.raises(errors.ForbiddenError):
+            own.put(Document("..", "would be written, and then not read"))
+        assert own.delete_many(filter={"type": "exists", "key": "nowhere"}, strict_filter=False) == 0
+    assert fresh.get("a").document == Document("a", "text", "title", {"n": 2})
+    assert fresh.count() == 1
 
 
 def test_what_exceeds_a_limit_is_refused_and_the_connection_stays_well(winds: CollectionClient) -> None:
@@ -458,7 +480,7 @@ def test_the_asynchronous_client_does_it_all_too(server: Any) -> None:
         assert (await notes.compact()).state == "done"
         results = await asyncio.gather(*(notes.search(f"number {n}", k=1, mode="lexical") for n in range(40)))
         assert [int(result.hits[0].id) for result in results] == list(range(40))
-        assert [each.document.id async for each in notes.documents(page_size=300)][:2] == ["0000", "0001"]
+        assert [each.document.id async for each in notes.documents(page_size=30)][:2] == ["0000", "0001"]
         assert (await notes.get("bora")).document == WINDS[0]
         assert (await notes.patch("bora", {"sea": None})).document.metadata == {}
         assert await notes.delete_many(filter={"type": "lt", "key": "n", "value": 400}) == 400
