@@ -27,7 +27,10 @@ class Metrics:
     def __init__(self, service: "Service") -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
-            "grapnel_requests", "Requests answered", ("method", "route", "status"), registry=self._registry
+            "grapnel_requests",
+            "Requests; status 499: its client left",
+            ("method", "route", "status"),
+            registry=self._registry,
         )
         self._seconds = Histogram(
             "grapnel_request_seconds",

@@ -28,6 +28,8 @@ MOST = 1_000_000_000
 """No whole number of a request is larger. What a server allows is far less: its [limits]."""
 
 
+TIMEOUT = "By then a search must have begun (504 otherwise), and its reranker ended; null = what this server allows."
+
 LIMIT = "Documents of a page; null = 50, or as many as this server allows."
 
 StrictFilter: TypeAlias = Annotated[
@@ -205,7 +207,7 @@ class Rerank(Strict):
 
     model: str = Field(examples=["similarity"])
     depth: int | None = Field(None, ge=1, le=MOST, description="null = 50, or as many as this server allows.")
-    timeout_ms: int | None = Field(None, ge=1, le=MOST)
+    timeout_ms: int | None = Field(None, ge=1, le=MOST, description="null = what is left of the search's own time.")
 
 
 class SearchIn(Strict):
@@ -223,14 +225,19 @@ class SearchIn(Strict):
     effort: Effort | None = None
     group: Literal["document", "passage"] = "document"
     fusion: Fusion | None = None
-    min_score: float | None = None
-    diversity: float = Field(0.0, ge=0, le=1, description="Maximal marginal relevance; 0 = relevance alone.")
+    min_score: float | None = Field(None, description="Of the search: what a reranker then says is not looked at.")
+    diversity: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Maximal marginal relevance; 0 = relevance alone. It chooses what a reranker then puts in order.",
+    )
     exclude: list[str] = Field(default_factory=list)
     rerank: Rerank | None = None
     explain: bool = Field(False, description="Also say the rank and score of each hit in each stage, and timings.")
     snippet_chars: int = Field(240, ge=0, le=10_000)
     include: list[Literal["text", "metadata"]] = ["text", "metadata"]
-    timeout_ms: int | None = Field(None, ge=1, le=MOST)
+    timeout_ms: int | None = Field(None, ge=1, le=MOST, description=TIMEOUT)
 
 
 class CollectionSearchIn(SearchIn):
@@ -332,7 +339,7 @@ class ContextIn(Strict):
     neighbours: int = Field(1, ge=0, le=10, description="Passages taken along before and after each one found.")
     min_score: float | None = None
     rerank: Rerank | None = None
-    timeout_ms: int | None = Field(None, ge=1, le=MOST)
+    timeout_ms: int | None = Field(None, ge=1, le=MOST, description=TIMEOUT)
 
 
 class BlockOut(BaseModel):

@@ -2,9 +2,11 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import api.registry
 from api.registry import Registry, Waiting, check_name
 from index.errors import ConflictError, IndexFormatError, LockedError, NotFoundError, RequestError, StorageError
 from retrieval.collection import Collection
@@ -264,3 +266,70 @@ def test_names_that_are_none_are_not_found(registry: Registry) -> None:
     for name in ("nothing", "..", "", ".grapnel", "\ud800"):
         with pytest.raises(NotFoundError):
             registry.get(name)
+
+
+def test_aliases_outlive_a_deletion_that_the_disk_refuses(registry: Registry, tmp_path: Path) -> None:
+    make(registry, "kept")
+    make(registry, "other")
+    registry.set_alias("alias", "kept")
+    scratch = tmp_path / ".grapnel" / "scratch"
+    scratch.rmdir()
+    scratch.touch()  # nothing can be moved there now
+    with pytest.raises(StorageError):
+        registry.delete("kept")
+    assert registry.get("alias").name == "kept"
+    assert json.loads((tmp_path / ".grapnel" / "aliases.json").read_bytes())["aliases"] == {"alias": "kept"}
+
+
+def test_what_is_made_but_cannot_be_opened_is_no_success(registry: Registry) -> None:
+    def make_badly() -> None:
+        with registry.making("new") as folder:
+            Collection.create(folder, CONFIG).close()
+            (folder / "collection.toml").write_text("format = 99\n[fields]\n", encoding="utf-8")
+
+    with pytest.raises(IndexFormatError, match="could not be opened"):
+        make_badly()
+    assert registry.get("new").state == "failed"
+    make(registry, "newer")
+
+
+def test_nobody_waits_for_the_disk_to_look_up_a_name(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(registry, "one")
+    make(registry, "two")
+    registry.set_alias("now", "one")
+    begun, slow = threading.Event(), threading.Event()
+    write = api.registry.write_json_atomic
+
+    def stuck(*arguments: Any, **options: Any) -> None:
+        begun.set()
+        assert slow.wait(20.0)
+        write(*arguments, **options)
+
+    monkeypatch.setattr(api.registry, "write_json_atomic", stuck)
+    changing = threading.Thread(target=registry.set_alias, args=("now", "two"))
+    changing.start()
+    assert begun.wait(20.0)
+    seen: list[object] = []
+
+    def look() -> None:
+        seen.extend([registry.get("now").name, names(registry), registry.aliases()])
+        with pytest.raises(ConflictError):
+            registry.check_free("now")
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    looking.join(20.0)
+    slow.set()
+    changing.join()
+    assert seen == ["one", ["one", "two"], {"now": "one"}]
+    assert registry.get("now").name == "two"
+
+
+def test_a_registry_that_is_closed_opens_nothing_more(registry: Registry) -> None:
+    make(registry, "one")
+    registry.close(5.0)
+    registry.open_all()
+    with pytest.raises(NotFoundError, match="deleted or replaced"), registry.get("one").using():
+        pass
+    with Collection.open(registry.root / "one", writable=True):
+        pass
