@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -44,7 +45,7 @@ from api.frameworks.models import Embedder, ServerReranker
 from api.frameworks.store import Store
 from index.errors import ConfigError, CorpusError, RequestError
 from retrieval.encoders import EncoderConfig, open_encoder
-from retrieval.protocols import Reranker
+from retrieval.protocols import Candidate, Reranker
 from retrieval.rerankers.config import RerankerConfig
 from retrieval.rerankers.similarity import SimilarityReranker
 from retrieval.types import Document, Query, SearchRequest
@@ -584,3 +585,15 @@ async def test_nodes_are_reranked(reranker: Reranker) -> None:
     assert GrapnelRerank(reranker).postprocess_nodes([], query_str="x") == []
     with pytest.raises(RequestError, match="query"):
         GrapnelRerank(reranker).postprocess_nodes(nodes)
+
+
+def test_nothing_is_reranked_to_nothing(reranker: Reranker) -> None:
+    nothing = reranker.rerank("owl", [], top_k=3, deadline=None)
+    assert (nothing.order, nothing.scores, nothing.notes) == ((), (), ())
+
+
+def test_what_a_server_degraded_is_noted() -> None:
+    value = {"results": [{"index": 0, "relevance_score": 1.0}], "meta": {"warnings": ["rerank_truncated=1"]}}
+    with Grapnel(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=value))) as client:
+        result = ServerReranker(client, "m").rerank("owl", [Candidate("text", "title")], top_k=1, deadline=None)
+    assert (result.order, result.scores, result.notes) == ((0,), (1.0,), ("rerank_truncated=1",))
