@@ -338,9 +338,9 @@ async def test_a_refusal_under_overload_tells_nothing_to_strangers(tmp_path: Pat
     keys = [{"name": name, "sha256": secrets[name][1], **right} for name, right in rights.items()]
     async with running(tmp_path, config_of(keys, limits={"queue": 1})) as (service, client):
 
-        def post(key: str, path: str) -> "asyncio.Future[httpx.Response]":
+        def post(key: str, path: str, content: bytes = b'{"query": "anchor"}') -> "asyncio.Future[httpx.Response]":
             headers = {"Authorization": f"Bearer {secrets[key][0]}", "Content-Type": "application/json"}
-            return asyncio.ensure_future(client.post(path, content=b'{"query": "anchor"}', headers=headers))
+            return asyncio.ensure_future(client.post(path, content=content, headers=headers))
 
         path = "/v1/collections/c/search"
         hold_searches(service, "c", gate)
@@ -353,10 +353,11 @@ async def test_a_refusal_under_overload_tells_nothing_to_strangers(tmp_path: Pat
         for address in (path, "/v1/collections/c/context", "/v1/vector_stores/c/search"):
             statuses = [(await post(key, address)).status_code for key in ("owner", "other", "writer")]
             assert statuses == [429, 404, 403], address
+            assert (await post("owner", address, b"{")).status_code == 429, "its body was read"
         client.headers["Authorization"] = f"Bearer {secrets['root'][0]}"
-        assert await metric(client, 'grapnel_rejected_searches_total{collection="c"}') == 3
+        assert await metric(client, 'grapnel_rejected_searches_total{collection="c"}') == 6
         route = 'grapnel_requests_total{method="POST",route="/v1/collections/{collection}/search",status="429"}'
-        assert await metric(client, route) == 1
+        assert await metric(client, route) == 2
         gate.open()
         assert [(await each).status_code for each in answered] == [200, 200]
 
