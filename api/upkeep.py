@@ -13,7 +13,7 @@ from api.jobs import Job
 from api.keys import Principal
 from api.registry import Served, check_name
 from index.component import sha256_file
-from index.durable import fsync_folder, make_folders, storage_errors, write_json_atomic
+from index.durable import failpoint, fsync_folder, make_folders, storage_errors, write_json_atomic
 from index.errors import (
     ConfigError,
     ConflictError,
@@ -231,6 +231,7 @@ class Upkeep:
                 write_json_atomic(path.with_suffix(".json"), about, point="snapshot")
                 with storage_errors("move", unfinished):
                     unfinished.rename(path)
+                    failpoint("snapshot.named")
                     fsync_folder(folder)
             finally:
                 unfinished.unlink(missing_ok=True)
