@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 from fastapi import Depends, Path, Request
+from starlette.responses import Response
 
+from api.http.answers import JsonResponse, StrictRoute
 from api.http.metrics import Metrics
 from api.http.problems import MEDIA_TYPE
 from api.http.schemas import ProblemOut
-from api.keys import Principal, Scope
+from api.keys import COLLECTION, Principal, Scope
 from api.service import Service
-from index.errors import ForbiddenError
 
 T = TypeVar("T")
 
@@ -33,6 +34,26 @@ def metrics_of(request: Request) -> Metrics:
     return request.app.state.metrics  # type: ignore[no-any-return]
 
 
+class SearchRoute(StrictRoute):
+    """The route of a search: refused before anything of its body is read where too many wait for the collection.
+
+    Under overload most requests are refused: what a refusal costs is taken from those that are answered.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """Return the handler with the refusal before it."""
+        handler = super().get_route_handler()
+
+        async def admitted(request: Request) -> Response:
+            name = request.path_params.get("collection")
+            if name is not None:
+                service_of(request).admit(request.scope["grapnel.principal"], name)
+            response: Response = await handler(request)
+            return response
+
+        return admitted
+
+
 def needs(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
     """Return a dependency that gives who asks, and refuses who lacks `scope` altogether.
 
@@ -41,8 +62,7 @@ def needs(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
 
     async def principal(request: Request) -> Principal:
         who: Principal = request.scope["grapnel.principal"]  # set by the middleware, or the path is public
-        if not who.may(scope):
-            raise ForbiddenError(f"this key has no {scope!r} scope")
+        service_of(request).check(who, scope)
         return who
 
     principal.scope = scope  # type: ignore[attr-defined]  # tests look at which route needs what
@@ -52,9 +72,10 @@ def needs(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
 Reader: TypeAlias = Annotated[Principal, Depends(needs("read"))]
 Writer: TypeAlias = Annotated[Principal, Depends(needs("write"))]
 Admin: TypeAlias = Annotated[Principal, Depends(needs("admin"))]
+Scraper: TypeAlias = Annotated[Principal, Depends(needs("metrics"))]
 
 Collection: TypeAlias = Annotated[
-    str, Path(pattern=r"^[a-z0-9_-]{1,64}$", description="A collection's name, or an alias.", examples=["python-docs"])
+    str, Path(pattern=f"^{COLLECTION}$", description="A collection's name, or an alias.", examples=["python-docs"])
 ]
 
 
@@ -81,3 +102,8 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         return task.result()
     finally:
         task.cancel()
+
+
+async def written(request: Request, characters: int, make: Callable[[], Any]) -> Response:
+    """Return what `make` makes of `characters` of text, as JSON; see `Service.made`."""
+    return await service_of(request).made(characters, lambda: JsonResponse(make()))

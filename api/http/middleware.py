@@ -6,7 +6,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -20,7 +21,7 @@ from api.http.deps import ClientGoneError
 from api.http.metrics import Metrics
 from api.keys import LOCAL, Keys, Principal
 from api.server_config import Limits
-from index.errors import OverloadedError
+from api.service import Answer, SearchSpec
 
 log = logging.getLogger("api.requests")
 
@@ -28,12 +29,25 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _PUBLIC: Final = re.compile(r"/|/web/[^/]+|/health/(live|ready)|/openapi\.json|/health")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _STREAMED: Final = re.compile(r"/v1/collections/[^/]+/bulk")
-_SEARCH: Final = re.compile(r"/v1/collections/([a-z0-9_-]{1,64})/(?:search|context)")
-_RETRY_AFTER_S = 1.0
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _QUIET = ("/health", "/metrics")
-_READING = ("/search", "/context", "/get", "/list", "/embeddings", "/rerank", "/embed", "/mcp")
-"""How the addresses end whose POST changes nothing."""
+_READING = (
+    "/search",
+    "/context",
+    "/get",
+    "/list",
+    "/count",
+    "/embeddings",
+    "/rerank",
+    "/embed",
+    "/similarity",
+    "/mcp",
+)
+"""How the routes end whose POST changes nothing."""
+
+_slowest: "ContextVar[list[tuple[str, SearchSpec, Answer]]]" = ContextVar("slowest")
+"""Of the request under way: the slowest of its searches, if it has any."""
+
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -44,6 +58,13 @@ _HEADERS: Final = (
 def is_public(path: str) -> bool:
     """Return whether a path is answered without a key: the page, health, the description of the API."""
     return _PUBLIC.fullmatch(path) is not None
+
+
+def note_search(collection: str, spec: SearchSpec, answer: Answer) -> None:
+    """Keep what a search was, for the line in the log if its request is slow."""
+    slowest = _slowest.get([])
+    if not slowest or answer.total_s > slowest[0][2].total_s:
+        slowest[:] = [(collection, spec, answer)]
 
 
 class Requests:
@@ -62,6 +83,7 @@ class Requests:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope["grapnel.request_id"] = request_id
+        _slowest.set([])
         start = time.perf_counter()
         status = 0
 
@@ -98,7 +120,7 @@ class Requests:
         method = scope["method"] if route is not None else "(none)"
         self._metrics.request(method, path, status, seconds)
         slow, failed = seconds > self._slow_s, status >= 500
-        changes = method not in _SAFE and not scope["path"].endswith(_READING)
+        changes = method not in _SAFE and not (method == "POST" and path.endswith(_READING))
         if path.startswith(_QUIET) or not (slow or failed or changes):
             return
         principal: Principal | None = scope.get("grapnel.principal")
@@ -110,6 +132,14 @@ class Requests:
             "ms": round(1000 * seconds, 1),
             "key": principal.name if principal else None,
         }
+        for collection, spec, answer in _slowest.get():
+            timings = answer.ranking.timings_s
+            about |= {
+                "search": collection,
+                "mode": answer.mode,
+                "k": spec.request.k,
+                "stages_ms": {stage: round(1000 * stage_s, 1) for stage, stage_s in timings.items()},
+            }
         level = logging.WARNING if slow or failed else logging.INFO
         log.log(level, "slow request" if slow else "request", extra=about)
 
@@ -197,26 +227,6 @@ def _same_address(pattern: str, host: str) -> bool:
         return ipaddress.ip_address(pattern.strip("[]")) == ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return False
-
-
-class Admission:
-    """Refuses a search of a collection whose queue is full before anything of it is read.
-
-    Under overload most requests are refused: what a refusal costs is taken from those that are answered.
-    """
-
-    def __init__(self, app: ASGIApp, is_full: Callable[[str], bool]) -> None:
-        self._app = app
-        self._is_full = is_full
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        search = _SEARCH.fullmatch(scope["path"]) if scope["type"] == "http" else None
-        if search is None or not self._is_full(search[1]):
-            await self._app(scope, receive, send)
-            return
-        error = OverloadedError(f"too many searches of {search[1]!r} are waiting: try again", _RETRY_AFTER_S)
-        await problems.problem_of(error, scope["grapnel.request_id"])(scope, receive, send)
 
 
 class Bodies:

@@ -37,48 +37,28 @@ TEXTS = [
 PROMPTS = {"query": "ask : ", "document": "read : ", "sts": "word9 "}
 
 
-def _save(folder: Path, kind: str) -> Path:
-    """Save a random model of two layers, 32 numbers and a window of 24 tokens."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, StaticEmbedding
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+@pytest.fixture(scope="session")
+def save(tiny_transformer):
+    """Save a tiny random encoder of a kind in a folder; returns where."""
 
-    torch.manual_seed(7)
-    vocabulary = {word: place for place, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    side = "left" if kind == "decoder" else "right"
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=24, padding_side=side, **special)
-    base = folder / "base"
-    fast.save_pretrained(base)
-    sizes = {
-        "vocab_size": len(vocabulary),
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 40,
-    }
-    model = LlamaModel(LlamaConfig(**sizes)) if kind == "decoder" else BertModel(BertConfig(**sizes))
-    model.save_pretrained(base)
-    first = Transformer(str(base))
-    modules = {
-        "plain": lambda: [first, Pooling(32), Normalize()],
-        "decoder": lambda: [first, Pooling(32, "lasttoken"), Dense(32, 16), Normalize()],
-        "prompt outside the mean": lambda: [first, Pooling(32, include_prompt=False)],
-        "static": lambda: [StaticEmbedding(tokenizer, embedding_dim=32)],
-    }[kind]()
-    saved = SentenceTransformer(modules=modules, device="cpu", prompts=PROMPTS)
-    saved.save(str(folder / "model"), create_model_card=False)
-    return folder / "model"
+    def saved(folder: Path, kind: str) -> Path:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.base.modules import Normalize, Transformer
+        from sentence_transformers.sentence_transformer.modules import Dense, Pooling, StaticEmbedding
+
+        tokenizer = tiny_transformer(folder / "base", WORDS, "llama" if kind == "decoder" else "bert")
+        first = Transformer(str(folder / "base"))
+        modules = {
+            "plain": lambda: [first, Pooling(32), Normalize()],
+            "decoder": lambda: [first, Pooling(32, "lasttoken"), Dense(32, 16), Normalize()],
+            "prompt outside the mean": lambda: [first, Pooling(32, include_prompt=False)],
+            "static": lambda: [StaticEmbedding(tokenizer, embedding_dim=32)],
+        }[kind]()
+        model = SentenceTransformer(modules=modules, device="cpu", prompts=PROMPTS)
+        model.save(str(folder / "model"), create_model_card=False)
+        return folder / "model"
+
+    return saved
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +76,13 @@ def _use_cache(monkeypatch, cache):
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> Path:
-    return _save(tmp_path_factory.mktemp("plain"), "plain")
+def plain(save, tmp_path_factory) -> Path:
+    return save(tmp_path_factory.mktemp("plain"), "plain")
 
 
 @pytest.fixture(scope="module")
-def decoder(tmp_path_factory) -> Path:
-    return _save(tmp_path_factory.mktemp("decoder"), "decoder")
+def decoder(save, tmp_path_factory) -> Path:
+    return save(tmp_path_factory.mktemp("decoder"), "decoder")
 
 
 def _open(folder: Path, backend: str, **keys: object) -> ModelEncoder:
@@ -229,8 +209,8 @@ def test_two_processes_export_at_once(plain, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["static", "prompt outside the mean"])
-def test_a_model_that_cannot_be_exported_keeps_torch_and_says_why(kind, tmp_path):
-    folder = _save(tmp_path, kind)
+def test_a_model_that_cannot_be_exported_keeps_torch_and_says_why(kind, save, tmp_path):
+    folder = save(tmp_path, kind)
     with pytest.raises(ConfigError, match="cannot be exported to ONNX"):
         _open(folder, "onnx")
     encoder = _open(folder, "auto")

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -20,7 +19,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from starlette.testclient import TestClient
 
@@ -406,24 +404,12 @@ class CollectionApi(RuleBasedStateMachine):
         assert self.client.get("/v1/aliases").json() == {"aliases": dict(sorted(self.aliases.items()))}
 
 
-def run(*, examples: int, steps: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        CollectionApi,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-        ),
-    )
-
-
 @pytest.mark.usefixtures("in_memory")
-def test_any_sequence_of_requests_is_answered_as_by_dictionaries() -> None:
-    run(examples=12, steps=30)
+def test_any_sequence_of_requests_is_answered_as_by_dictionaries(run_machine: Callable[..., None]) -> None:
+    run_machine(CollectionApi, examples=12, steps=30)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_memory")
-def test_any_sequence_of_requests_at_length() -> None:
-    run(examples=300, steps=60)
+def test_any_sequence_of_requests_at_length(run_machine: Callable[..., None]) -> None:
+    run_machine(CollectionApi, examples=300, steps=60)
