@@ -24,7 +24,7 @@ from api.http import (
 from api.http.description import describe_access
 from api.http.dialects import Dialects
 from api.http.metrics import Metrics
-from api.http.middleware import Access, Bodies, Requests, note_search
+from api.http.middleware import Access, Admission, Bodies, Requests, note_search
 from api.http.traces import Traces, make_tracer, record_stages
 from api.service import Answer, SearchSpec, Service
 
@@ -83,6 +83,7 @@ def create_app(service: Service) -> FastAPI:
             Middleware(Requests, metrics=metrics, slow_ms=service.config.log.slow_ms),
             *([] if tracer is None else [Middleware(Traces, tracer=tracer)]),
             Middleware(Access, keys=service.keys, trusted_hosts=service.config.trusted_hosts()),
+            Middleware(Admission, admit=service.admit),
             Middleware(Bodies, limits=service.limits),
         ],
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 from fastapi import Depends, Path, Request
 from starlette.responses import Response
 
-from api.http.answers import JsonResponse, StrictRoute
+from api.http.answers import JsonResponse
 from api.http.metrics import Metrics
 from api.http.problems import MEDIA_TYPE
 from api.http.schemas import ProblemOut
@@ -32,26 +32,6 @@ def service_of(request: Request) -> Service:
 def metrics_of(request: Request) -> Metrics:
     """Return the metrics of the application."""
     return request.app.state.metrics  # type: ignore[no-any-return]
-
-
-class SearchRoute(StrictRoute):
-    """The route of a search: refused before anything of its body is read where too many wait for the collection.
-
-    Under overload most requests are refused: what a refusal costs is taken from those that are answered.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        """Return the handler with the refusal before it."""
-        handler = super().get_route_handler()
-
-        async def admitted(request: Request) -> Response:
-            name = request.path_params.get("collection")
-            if name is not None:
-                service_of(request).admit(request.scope["grapnel.principal"], name)
-            response: Response = await handler(request)
-            return response
-
-        return admitted
 
 
 def needs(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:

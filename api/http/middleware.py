@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -19,9 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http import problems
 from api.http.deps import ClientGoneError
 from api.http.metrics import Metrics
-from api.keys import LOCAL, Keys, Principal
+from api.keys import COLLECTION, LOCAL, Keys, Principal
 from api.server_config import Limits
 from api.service import Answer, SearchSpec
+from index.errors import OverloadedError
 
 log = logging.getLogger("api.requests")
 
@@ -29,6 +30,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _PUBLIC: Final = re.compile(r"/|/web/[^/]+|/health/(live|ready)|/openapi\.json|/health")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _STREAMED: Final = re.compile(r"/v1/collections/[^/]+/bulk")
+_SEARCH: Final = re.compile(rf"(/v1/(?:collections|vector_stores)/)({COLLECTION})(/search|/context)")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _QUIET = ("/health", "/metrics")
 _READING = (
@@ -116,8 +118,8 @@ class Requests:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
-        path = getattr(route, "path", "(none)")
-        method = scope["method"] if route is not None else "(none)"
+        path = str(scope.get("grapnel.route") or getattr(route, "path", "(none)"))
+        method = "(none)" if path == "(none)" else scope["method"]
         self._metrics.request(method, path, status, seconds)
         slow, failed = seconds > self._slow_s, status >= 500
         changes = method not in _SAFE and not (method == "POST" and path.endswith(_READING))
@@ -271,6 +273,35 @@ class Bodies:
             return message
 
         return reading
+
+
+class Admission:
+    """Refuses a search of a collection for which too many wait, before it is routed or anything of its body is read.
+
+    Under overload most requests are refused: what a refusal costs is taken from those that are answered.
+    """
+
+    def __init__(self, app: ASGIApp, admit: Callable[[Principal, str], None]) -> None:
+        self._app = app
+        self._admit = admit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        search = _SEARCH.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if search is not None:
+            try:
+                self._admit(scope["grapnel.principal"], search[2])
+            except OverloadedError as error:
+                scope["grapnel.route"] = f"{search[1]}{{collection}}{search[3]}"
+                refusal = problems.problem(
+                    problems.OVERLOADED,
+                    str(error),
+                    scope["grapnel.request_id"],
+                    retry_after_s=error.retry_after_s,
+                )
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def _too_large(most: int) -> str:

@@ -10,8 +10,8 @@ from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from api.http.answers import JsonResponse
-from api.http.deps import Collection, Reader, SearchRoute, service_of, while_connected
+from api.http.answers import JsonResponse, StrictRoute
+from api.http.deps import Collection, Reader, service_of, while_connected
 from api.http.dialects import Dialect, Lenient, Problem, errors, said
 from api.http.model_calls import embed
 from api.http.schemas import MOST, Filter
@@ -21,7 +21,7 @@ from index.errors import DeadlineError, GrapnelError, RequestError, RerankerErro
 from index.types import Vectors
 from retrieval.types import Hit, Query, SearchRequest
 
-router = APIRouter(route_class=SearchRoute, tags=["OpenAI"])
+router = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
 
 _RESULTS = 50
 """Most results of one search of a vector store."""

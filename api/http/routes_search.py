@@ -6,8 +6,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from api.http.answers import JsonResponse
-from api.http.deps import COMMON, Collection, Reader, SearchRoute, problems, service_of, while_connected, written
+from api.http.answers import JsonResponse, StrictRoute
+from api.http.deps import COMMON, Collection, Reader, problems, service_of, while_connected, written
 from api.http.problems import request_id_of, value_of
 from api.http.schemas import ContextIn, ContextOut, Fusion, Rerank, SearchesIn, SearchesOut, SearchIn, SearchOut
 from api.http.vectors import client_vectors
@@ -19,7 +19,7 @@ from retrieval.pipeline_config import FusionConfig
 from retrieval.snippets import query_forms, snippet
 from retrieval.types import Hit, Query, SearchRequest
 
-router = APIRouter(route_class=SearchRoute, tags=["search"])
+router = APIRouter(route_class=StrictRoute, tags=["search"])
 
 _RERANKED = problems(501, 502)
 
