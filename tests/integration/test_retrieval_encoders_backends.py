@@ -156,9 +156,18 @@ def test_an_exported_model_needs_no_torch(plain):
     assert out.stderr == ""
 
 
-def test_a_damaged_export_is_made_again(plain, cache, caplog):
+@pytest.fixture
+def few(monkeypatch, cache, tmp_path) -> Path:
+    """A cache of its own that holds the exports already made."""
+    own = tmp_path / "cache"
+    shutil.copytree(cache, own, ignore=shutil.ignore_patterns("choice-*", ".*"))
+    monkeypatch.setenv("GRAPNEL_CACHE", str(own))
+    return own
+
+
+def test_a_damaged_export_is_made_again(plain, few, caplog):
     expected = _open(plain, "onnx").encode_texts(TEXTS).vectors
-    for graph in cache.glob("onnx-*/model.onnx"):
+    for graph in few.glob("onnx-*/model.onnx"):
         content = bytearray(graph.read_bytes())
         content[len(content) // 2] ^= 1
         graph.write_bytes(content)
@@ -222,15 +231,6 @@ def test_a_model_that_cannot_be_exported_keeps_torch_and_says_why(kind, save, tm
 
 def _choices() -> list[Path]:
     return sorted(cache_folder().glob("choice-*.json"))
-
-
-@pytest.fixture
-def few(monkeypatch, cache, tmp_path) -> Path:
-    """A cache of its own that holds the exports already made."""
-    own = tmp_path / "cache"
-    shutil.copytree(cache, own, ignore=shutil.ignore_patterns("choice-*", ".*"))
-    monkeypatch.setenv("GRAPNEL_CACHE", str(own))
-    return own
 
 
 def test_auto_measures_once_and_remembers(plain, few, caplog):
