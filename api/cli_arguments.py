@@ -24,6 +24,10 @@ class _Command(_Parser):
 
     _mixing = False
 
+    def takes_commands(self) -> None:
+        """Leave the order of arguments to the commands below this one: argparse cannot mix theirs."""
+        self._mixing = True
+
     def parse_known_args(  # type: ignore[override]  # typeshed tells apart who gives a namespace; argparse does not
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
@@ -60,7 +64,9 @@ def make_parser() -> argparse.ArgumentParser:
     _build(commands)
     _search(commands)
     _run(commands)
+    _evaluate(commands)
     _tune(commands)
+    _limit(commands)
     _documents(commands)
     _upkeep(commands)
     _serve(commands)
@@ -127,6 +133,22 @@ def _run(commands: Any) -> None:
     parser.add_argument("--batch", metavar="N", type=int, default=64, help="queries answered together (%(default)s)")
 
 
+def _evaluate(commands: Any) -> None:
+    summary = "measure a TREC run against judgements, alone or beside another run"
+    parser = _command(commands, "evaluate", summary, folder=False)
+    parser.add_argument("run", metavar="RUN", help="TREC run, such as `grapnel run` writes; its scores give the order")
+    parser.add_argument("--qrels", metavar="FILE", required=True, help="BEIR .tsv or TREC qrels")
+    parser.add_argument(
+        "--measures",
+        metavar="NAMES",
+        default="nDCG@10 R@100 RR@10 AP Rprec",
+        help="in quotes: names of ir-measures, or RP@k (default: %(default)s)",
+    )
+    parser.add_argument("--baseline", metavar="RUN", help="another run, to say what the difference is worth")
+    parser.add_argument("--per-query", metavar="FILE", help="write the values of each query, one JSON object a line")
+    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default: 0)")
+
+
 def _tune(commands: Any) -> None:
     parser = _command(commands, "tune", "fit the fusion weight and depth to judged queries, and write pipeline.toml")
     parser.add_argument("--queries", metavar="FILE", required=True, help="queries.jsonl, or lines of id, tab, text")
@@ -134,6 +156,46 @@ def _tune(commands: Any) -> None:
     parser.add_argument("--mode", default="hybrid", help="fused mode to tune (default: hybrid)")
     parser.add_argument("--seed", type=int, default=0, help="of the cross-validation folds (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="measure only, write nothing")
+
+
+def _limit(commands: Any) -> None:
+    group = commands.add_parser(
+        "limit", help="LIMIT: regenerate it at any size, run retrievers on it, try free vectors", allow_abbrev=False
+    )
+    group.takes_commands()
+    actions = group.add_subparsers(
+        dest="action", required=True, metavar="ACTION", title="actions", parser_class=_Command
+    )
+    parser = _command(actions, "generate", "write a LIMIT dataset as a BEIR folder", folder=False)
+    parser.add_argument("--out", metavar="DIR", required=True, help="a new or empty folder")
+    parser.add_argument("--queries", metavar="N", type=int, default=1_000, help="how many queries (%(default)s)")
+    parser.add_argument("--documents", metavar="N", type=int, help="documents in all (as few as the pattern takes)")
+    parser.add_argument(
+        "--pattern",
+        choices=["dense", "random", "cycle", "disjoint"],
+        default="dense",
+        help="which sets of documents are relevant together (%(default)s); the others are controls",
+    )
+    parser.add_argument("-k", type=int, default=2, help="relevant documents of a query (%(default)s)")
+    parser.add_argument("--attributes", metavar="N", type=int, default=45, help="likes of a document (%(default)s)")
+    parser.add_argument("--synonyms", action="store_true", help="queries use another word than documents do")
+    parser.add_argument("--seed", type=int, default=0, help="of names, words and order (%(default)s)")
+
+    parser = _command(actions, "run", "measure recall of retrievers on a LIMIT dataset", folder=False)
+    parser.add_argument("dataset", metavar="DATASET", help="BEIR folder with qrels/test.tsv")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--retrievers", metavar="A,B", help="of bm25, hash-4096, minilm, hybrid (all of them)")
+    which.add_argument("--config", metavar="FILE", help="every mode of a collection.toml, in place of those")
+    which.add_argument("--collection", metavar="DIR", help="every mode of a collection that holds the dataset")
+    parser.add_argument("--work", metavar="DIR", help="where collections are built and found again (a temporary one)")
+
+    parser = _command(
+        actions, "free-embeddings", "find how many documents vectors fitted to the judgements can serve", folder=False
+    )
+    parser.add_argument("--dims", metavar="D,D", default="4,6,8", help="dimensions to try (%(default)s)")
+    parser.add_argument("-k", type=int, default=2, help="relevant documents of a query (%(default)s)")
+    parser.add_argument("--starts", metavar="N", type=int, default=2, help="random starts of each fit (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first start (%(default)s)")
 
 
 def _ranking_options(parser: argparse.ArgumentParser, *, k: int) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 
 from api.cli_build import build_collection
 from api.cli_documents import add, delete, get
+from api.cli_evaluate import evaluate_run
 from api.cli_key import key
+from api.cli_limit import limit
 from api.cli_mcp import mcp
 from api.cli_output import Output
 from api.cli_run import run
@@ -18,7 +20,9 @@ COMMANDS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "build": build_collection,
     "search": search,
     "run": run,
+    "evaluate": evaluate_run,
     "tune": tune_collection,
+    "limit": limit,
     "add": add,
     "delete": delete,
     "get": get,

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from evaluation.measures import mean, per_query, run_of
-from index.errors import ConfigError
+from evaluation.measures import check_measures, mean, per_query, per_query_many, run_of
+from index.errors import ConfigError, CorpusError
 from retrieval.types import Hit, Passage, Ranking
 
 
@@ -103,10 +103,95 @@ def test_random_rankings_agree_with_the_definition() -> None:
     assert per_query("nDCG@10", run, qrels) == expected
 
 
-@pytest.mark.parametrize("measure", ["", "ndcg_at_10", "Quality@10", "nDCG@ten", "nDCG@", "nDCG 10", "1", "open('x')"])
+@pytest.mark.parametrize(
+    "measure",
+    [
+        "",
+        "ndcg_at_10",
+        "Quality@10",
+        "nDCG@ten",
+        "nDCG@",
+        "nDCG 10",
+        "1",
+        "open('x')",
+        # trec_eval ends the process at nDCG@0, and others divide by zero or answer something
+        "nDCG@0",
+        "nDCG@-5",
+        "RR@0",
+        "Judged@0",
+        "P@True",
+        "P@2.5",
+        "P@1000000000",
+        "nDCG@99999999999999999999",
+        "P",
+        "nDCG(foo=1)@10",
+        "AP(rel=0)",
+        "AP(rel=True)",
+        "nDCG(dcg='exp-log2')@10",
+        "ERR@10",
+        "RP",
+        "RP@0",
+        "RP@-1",
+        "RP@ten",
+        "RP@9999999",
+        "RP(rel=2)@10",
+    ],
+)
 def test_unknown_measures_are_refused(measure: str) -> None:
     with pytest.raises(ConfigError, match="measure"):
         per_query(measure, {"q": ["a"]}, {"q": {"a": 1}})
+    with pytest.raises(ConfigError, match="measure"):
+        check_measures(["AP", measure])
+
+
+def test_known_measures_are_known_before_anything_is_measured() -> None:
+    check_measures(["nDCG@10", "nDCG", "RR", "AP(rel=2)", "Rprec", "IPrec@0.1", "Judged@10", "Bpref", "RP@10"])
+
+
+def test_several_measures_in_one_pass_are_each_alone() -> None:
+    run, qrels = {"q": ["x", "b", "y", "a"], "r": []}, {"r": {"a": 1}, "q": {"a": 2, "b": 1, "c": 1, "x": 0}}
+    names = ["nDCG@10", "RP@2", "RR@10", "RR", "AP(rel=2)", "Judged@2", "Recall@2", "R@2", "AP", "RP@2"]
+    found = per_query_many(names, run, qrels)
+    assert list(found) == list(dict.fromkeys(names))
+    assert all(list(values) == ["q", "r"] for values in found.values())
+    assert found == {name: per_query(name, run, qrels) for name in names}
+    assert found["Recall@2"] == found["R@2"] == {"q": pytest.approx(1 / 3), "r": 0.0}
+    assert found["AP(rel=2)"] == {"q": 1 / 4, "r": 0.0}
+    assert per_query_many([], run, qrels) == {}
+
+
+@pytest.mark.parametrize(
+    ("ranking", "expected"),
+    [
+        ("abcd", {"RP@1": 1.0, "RP@3": 1.0, "RP@10": 1.0}),
+        ("xabc", {"RP@1": 0.0, "RP@3": 2 / 3, "RP@10": 1.0}),  # three are relevant: at most three can be found
+        ("xyza", {"RP@1": 0.0, "RP@3": 0.0, "RP@10": 1 / 3}),
+        ("aab", {"RP@1": 1.0, "RP@3": 2 / 3, "RP@10": 2 / 3}),  # found twice is found once
+        ("", {"RP@1": 0.0, "RP@3": 0.0, "RP@10": 0.0}),
+    ],
+)
+def test_capped_r_precision_by_hand(ranking: str, expected: dict[str, float]) -> None:
+    qrels = {"q": {"a": 1, "b": 3, "c": 1, "d": 0, "x": -1}}
+    found = per_query_many(list(expected), {"q": list(ranking)}, qrels)
+    assert {name: values["q"] for name, values in found.items()} == pytest.approx(expected)
+    assert per_query("RP@3", {"q": ["d"]}, {"q": {"d": 0}}) == {"q": 0.0}
+
+
+def test_a_document_that_comes_twice_counts_where_it_comes_first() -> None:
+    for name, expected in (("RR", 1.0), ("P@2", 1.0), ("AP", 1.0), ("RP@2", 1.0)):
+        assert per_query(name, {"q": ["a", "a", "b"]}, {"q": {"a": 1, "b": 1}}) == {"q": expected}
+
+
+@pytest.mark.parametrize("grade", [1_000_001, -1_000_001, 10**9, 10**20])
+def test_grades_that_would_silently_break_the_engine_are_refused(grade: int) -> None:
+    with pytest.raises(CorpusError, match="grade of document 'a' for query 'q'"):
+        per_query("nDCG@10", {"q": ["a"]}, {"q": {"a": grade}})
+
+
+def test_negative_grades_are_not_relevant() -> None:
+    qrels = {"q": {"a": 1, "junk": -2}}
+    assert per_query("nDCG@10", {"q": ["junk", "a"]}, qrels) == {"q": pytest.approx(1 / math.log2(3))}
+    assert per_query("R@1", {"q": ["junk", "a"]}, qrels) == {"q": 0.0}
 
 
 def test_nothing_judged_has_no_mean() -> None:

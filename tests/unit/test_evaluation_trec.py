@@ -63,12 +63,23 @@ def test_another_tools_run_is_ordered_as_trec_eval_orders_it(tmp_path: Path) -> 
     assert read_run(path) == {"q": ["top", "b", "a", "low"]}
 
 
+def test_scores_may_be_written_in_any_usual_way(tmp_path: Path) -> None:
+    scores = ["inf", "+2.5E3", "1e-3", "5.", ".5", "-0", "-1.25", "-Infinity"]
+    lines = [f"q Q0 {score} {rank} {score} t\n" for rank, score in enumerate(scores, start=1)]
+    expected = ["inf", "+2.5E3", "5.", ".5", "1e-3", "-0", "-1.25", "-Infinity"]
+    assert read_run(written(tmp_path / "run", "".join(lines))) == {"q": expected}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("q Q0 a 1 0.5\n", "line 1: found 5 columns, expected 6"),
         ("q Q0 a 1 0.5 t\nq Q0 a 2 0.4 t\n", "line 2: document 'a' is ranked twice"),
+        ("q Q0 a 1 0.5 t\nr Q0 b 1 1 t\nq Q0 b 1 0.4 t\n", "line 3: rank 1 of query 'q' is given to 'a' and to 'b'"),
         ("q Q0 a 1 high t\n", "line 1: score 'high' is not a number"),
+        ("q Q0 a 1 1_0 t\n", "line 1: score '1_0' is not a number"),
+        ("q Q0 a 1 0x1 t\n", "line 1: score '0x1' is not a number"),
+        ("q Q0 a 1 -NaN t\n", "line 1: score is NaN"),
         ("q Q0 a 1 nan t\n", "line 1: score is NaN"),
     ],
 )
@@ -115,6 +126,9 @@ def test_judgements_are_read_from_beir_and_from_trec(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("q\ta\t1\nq\ta\t2\n", "line 2: 'a' is judged 1 and 2"),
+        ("q\ta\t1_0\n", "line 1: grade '1_0' is not an integer"),
+        ("q\ta\t1.0\n", "line 1: grade '1.0' is not an integer"),
+        ("q\ta\t\n", "line 1: grade '' is not an integer"),
         ("q\ta\thigh\n", "line 1: grade 'high' is not an integer"),
         ("q a 1\n", "line 1: expected 3 columns"),
         ("query-id\tcorpus-id\tscore\n", "holds no judgements"),
