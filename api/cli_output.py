@@ -95,8 +95,10 @@ class Output:
         stages = Stages(self._err)
         try:
             yield stages
-        finally:
-            stages.close()
+        except BaseException:
+            stages.close(done=False)
+            raise
+        stages.close()
 
     def log_handler(self) -> logging.Handler:
         """Return a handler that writes log lines to stderr, above any progress bar."""

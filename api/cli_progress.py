@@ -44,12 +44,11 @@ class Stages:
         self.done = done
         self._view.show(stage, done, total, self.seconds[stage])
 
-    def close(self) -> None:
-        """Account for the rest and leave the screen as it is."""
+    def close(self, *, done: bool = True) -> None:
+        """Account for the rest and leave the screen as it is. done: False where the present stage has failed."""
         if self.seconds:
             self._spend(FINISH)
-        self._view.end()
-        self._view.close()
+        self._view.close(done=done)
 
     def _spend(self, stage: str) -> None:
         now = time.perf_counter()
@@ -87,7 +86,9 @@ class _Bars:
             task, done = self._current
             self._progress.update(task, completed=done, total=done)
 
-    def close(self) -> None:
+    def close(self, *, done: bool) -> None:
+        if done:
+            self.end()
         self._progress.stop()
 
 
@@ -116,5 +117,5 @@ class _Lines:
         self._console.print(Text(f"{stage}: {done:,}{of_total} in {seconds:.0f} s"), soft_wrap=True)
         self._shown = time.perf_counter()
 
-    def close(self) -> None:
-        """Nothing is left open."""
+    def close(self, *, done: bool) -> None:  # noqa: ARG002  a line says how far it came, and claims no end
+        self.end()

@@ -20,6 +20,9 @@ KEY_VARIABLE = "GRAPNEL_KEY"
 _LOOK_S = 0.2
 """How often a running job is looked at."""
 
+_SEARCHES_AT_ONCE = 64
+"""What a server takes in one request unless it is configured otherwise."""
+
 
 @contextmanager
 def open_remote(url: str, name: str, key: str | None) -> Iterator["Remote"]:
@@ -42,9 +45,12 @@ class Remote:
     def search(self, requests: Sequence[SearchRequest], mode: str | None) -> tuple[str, list[Ranking]]:
         """Answer searches, with evidence and timings."""
         asked = [_search(request, mode) for request in requests]
-        # One alone goes before other clients' batches, several are a batch themselves.
-        answers = self._collection.search_many(asked) if len(asked) > 1 else [self._collection.search(**asked[0])]
-        results = [_unless_error(answer) for answer in answers]
+        if len(asked) == 1:  # goes before other clients' batches; several are a batch themselves
+            results = [self._collection.search(**asked[0])]
+        else:
+            parts = (asked[start : start + _SEARCHES_AT_ONCE] for start in range(0, len(asked), _SEARCHES_AT_ONCE))
+            answers = (answer for part in parts for answer in self._collection.search_many(part))
+            results = [_unless_error(answer) for answer in answers]
         rankings = [_ranking(request, result) for request, result in zip(requests, results, strict=True)]
         return results[0].mode, rankings
 
@@ -57,9 +63,8 @@ class Remote:
         for batch in batches(documents):
             report = self._collection.upsert(batch)
             total += AddReport(**{name: getattr(report, name) for name in asdict(total)})
-            if report.failed:
-                first = report.errors[0]
-                raise CorpusError(f"the server refused {report.failed:,} of {len(batch):,} documents; {_said(first)}")
+            if report.refusal is not None:
+                raise CorpusError(report.refusal)
             done += len(batch)
             progress("add", done, None)
         return asdict(total)
@@ -127,7 +132,3 @@ def _ranking(request: SearchRequest, result: SearchResult) -> Ranking:
 
 def _hit(hit: SearchHit) -> Hit:
     return Hit(hit.id, hit.passage, hit.score, hit.stage, hit.evidence, hit.metadata)
-
-
-def _said(error: Any) -> str:
-    return f"{error.id!r}: {error.message}" if error.id else error.message

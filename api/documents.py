@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from api.keys import Principal
 from index.errors import ConflictError, NotFoundError, PreconditionError, RequestError
-from retrieval.collection import Collection
+from retrieval.collection import Collection, size_of
 from retrieval.ingest import AddReport, Written
 from retrieval.types import Document, Guard, Json, StoredDocument
 
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 Expected: TypeAlias = int | Literal["absent", "present", "any"]
 """What a write depends on: the version that is stored, that nothing is, that something is, or nothing in particular."""
+
+
+class Page(NamedTuple):
+    """Documents by id. more: whether there may be others behind the last of them."""
+
+    documents: list[StoredDocument]
+    more: bool
 
 
 class Documents:
@@ -40,20 +47,49 @@ class Documents:
         return found
 
     async def page(
-        self, principal: Principal, name: str, after: str, limit: int, condition: Mapping[str, Json] | None
-    ) -> list[StoredDocument]:
-        """Return up to `limit` documents with ids greater than `after`, by id."""
+        self,
+        principal: Principal,
+        name: str,
+        after: str,
+        limit: int,
+        condition: Mapping[str, Json] | None,
+        *,
+        strict: bool = True,
+    ) -> Page:
+        """Return up to `limit` documents with ids greater than `after`, by id; those that match a filter.
+
+        Fewer where they are large: about as many bytes as a request may have, and one document at least.
+        strict: see SearchRequest.strict_filter; a principal with a filter is never told which fields there are.
+        """
         self._check_count("documents", limit, self._service.limits.k)
-        own, strict = principal.restricted(condition), principal.filter is None
+        own, told = principal.restricted(condition), strict and principal.filter is None
+        most = self._service.limits.body_bytes
+
+        def work(collection: Collection) -> Page:
+            found = collection.page(after, limit, own, strict_filter=told, most_bytes=most)
+            return Page(found, len(found) == limit or sum(size_of(each.document) for each in found) >= most)
+
+        return await self._service.reading(principal, name, work)
+
+    async def count(
+        self, principal: Principal, name: str, condition: Mapping[str, Json] | None, *, strict: bool = True
+    ) -> int:
+        """Return how many documents of this principal's there are, or match a filter. strict: as in `page`."""
+        own, told = principal.restricted(condition), strict and principal.filter is None
         return await self._service.reading(
-            principal, name, lambda collection: collection.page(after, limit, own, strict_filter=strict)
+            principal, name, lambda collection: collection.count(own, strict_filter=told)
         )
 
     async def put(self, principal: Principal, name: str, document: Document, expected: Expected = "any") -> Written:
         """Add or replace one document. Raises PreconditionError where what is stored is not `expected`."""
         principal.check_write(document.metadata, document.id)
         guard = _guard(principal, expected)
-        return await self._service.writing(principal, name, lambda collection: collection.put(document, guard=guard))
+
+        def work(collection: Collection) -> Written:
+            _look(collection, [document], guard)
+            return collection.put(document, guard=guard)
+
+        return await self._service.writing(principal, name, work)
 
     async def add(self, principal: Principal, name: str, documents: Sequence[Document]) -> AddReport:
         """Add or replace documents, all or none. Raises CorpusError on one that is not acceptable."""
@@ -67,8 +103,13 @@ class Documents:
         """Add or replace a batch of a longer stream; of several with one id the last stays."""
         for document in documents:
             principal.check_write(document.metadata, document.id)
-        guard = None if principal.filter is None else _guard(principal, "any")
-        return await self._service.writing(principal, name, lambda collection: collection.add(documents, guard=guard))
+        guard = _guard(principal, "any")
+
+        def work(collection: Collection) -> AddReport:
+            _look(collection, documents, guard)
+            return collection.add(documents, guard=guard)
+
+        return await self._service.writing(principal, name, work)
 
     async def patch(
         self, principal: Principal, name: str, doc_id: str, changes: Mapping[str, Json], expected: Expected = "any"
@@ -87,29 +128,39 @@ class Documents:
         )
 
     async def delete_one(self, principal: Principal, name: str, doc_id: str, expected: Expected = "any") -> None:
-        """Delete a document. Raises NotFoundError, PreconditionError."""
+        """Delete a document. Raises PreconditionError where what is stored is not `expected`, else NotFoundError."""
 
         def guard(doc_id: str, stored: StoredDocument | None) -> None:
-            if stored is None or not principal.owns(stored.document):
+            own = stored if stored is not None and principal.owns(stored.document) else None
+            _check_expected(doc_id, own, expected)
+            if own is None:
                 raise _absent(doc_id)
-            _check_expected(doc_id, stored, expected)
 
         await self._service.writing(principal, name, lambda collection: collection.delete(doc_id, guard=guard))
 
     async def delete(
-        self, principal: Principal, name: str, doc_ids: Sequence[str], condition: Mapping[str, Json] | None
+        self,
+        principal: Principal,
+        name: str,
+        doc_ids: Sequence[str],
+        condition: Mapping[str, Json] | None,
+        *,
+        strict: bool = True,
     ) -> int:
-        """Delete documents by id and those that match a filter; return how many of this principal's there were."""
+        """Delete documents by id and those that match a filter; return how many of this principal's there were.
+
+        strict: as in `page`.
+        """
         self._check_count("ids", len(doc_ids), self._service.limits.ids)
         restricted = None if condition is None else principal.restricted(condition)
+        told = strict and principal.filter is None
 
         def work(collection: Collection) -> int:
             own = doc_ids
             if principal.filter is not None:
                 found = collection.stored(doc_ids)
                 own = [each.document.id for each in found if each is not None and principal.owns(each.document)]
-            strict = principal.filter is None
-            return collection.delete(own, filter=restricted, strict_filter=strict, guard=_owned(principal))
+            return collection.delete(own, filter=restricted, strict_filter=told, guard=_owned(principal))
 
         return await self._service.writing(principal, name, work)
 
@@ -133,8 +184,23 @@ def _check_expected(doc_id: str, stored: StoredDocument | None, expected: Expect
         raise PreconditionError(f"document {doc_id[:200]!r} has version {stored.version}, {wanted} was expected")
 
 
-def _guard(principal: Principal, expected: Expected) -> Guard:
-    """Return what looks at what a write replaces: it must be this principal's, and what the write expects."""
+def _look(collection: Collection, documents: Sequence[Document], guard: Guard | None) -> None:
+    """Raise what `guard` would of documents to be stored: before they are encoded, which is the costly part.
+
+    The look that counts is inside the transaction, later.
+    """
+    if guard is not None:
+        for document, stored in zip(documents, collection.stored([each.id for each in documents]), strict=True):
+            guard(document.id, stored)
+
+
+def _guard(principal: Principal, expected: Expected) -> Guard | None:
+    """Return what looks at what a write replaces: it must be this principal's, and what the write expects.
+
+    None where there is nothing to look at.
+    """
+    if principal.filter is None and expected == "any":
+        return None
 
     def guard(doc_id: str, stored: StoredDocument | None) -> None:
         if stored is not None and not principal.owns(stored.document):

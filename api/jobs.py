@@ -4,7 +4,9 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -66,24 +68,43 @@ class Jobs:
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._threads: dict[str, threading.Thread] = {}
+        self._held: set[str] = set()
+        self._ended: Counter[tuple[Kind, State]] = Counter()
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
     def start(self, kind: Kind, collection: str, work: Callable[[Progress], Mapping[str, Any]]) -> Job:
         """Begin `work` and return its job. work: takes a Progress, returns the job's result.
 
-        Raises ConflictError while another job of the collection runs.
+        Raises ConflictError while another job of the collection runs, or while it is held.
         """
         with self._lock:
-            busy = self._running(collection)
-            if busy is not None:
-                raise ConflictError(f"{busy.kind} job {busy.id} of {collection!r} is running: wait until it has ended")
+            self._check_idle(collection)
             job = Job(f"{kind}-{next(self._numbers)}", kind, collection)
             thread = threading.Thread(target=self._run, args=(job, work), name=f"grapnel-{job.id}", daemon=True)
+            thread.start()  # before it is listed: where no thread is to be had, there is no job
             self._jobs[job.id], self._threads[job.id] = job, thread
             self._forget()
-            thread.start()
         return job
+
+    @contextmanager
+    def holding(self, collection: str) -> Iterator[None]:
+        """Let no job of a collection begin inside the block. Raises ConflictError while one runs."""
+        with self._lock:
+            self._check_idle(collection)
+            self._held.add(collection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.discard(collection)
+
+    def _check_idle(self, collection: str) -> None:
+        busy = self._running(collection)
+        if busy is not None:
+            raise ConflictError(f"{busy.kind} job {busy.id} of {collection!r} is running: wait until it has ended")
+        if collection in self._held:
+            raise ConflictError(f"{collection!r} is being deleted")
 
     def _run(self, job: Job, work: Callable[[Progress], Mapping[str, Any]]) -> None:
         try:
@@ -97,6 +118,7 @@ class Jobs:
             raise
         finally:
             with self._lock:
+                self._ended[job.kind, job.state] += 1
                 del self._threads[job.id]
 
     def _forget(self) -> None:
@@ -125,6 +147,11 @@ class Jobs:
         """Return all that are remembered, oldest first."""
         with self._lock:
             return list(self._jobs.values())
+
+    def ended(self) -> Mapping[tuple[Kind, State], int]:
+        """Return how many have ended since the start, by kind and state."""
+        with self._lock:
+            return dict(self._ended)
 
     def join(self, deadline: float) -> bool:
         """Wait for all to end, until `deadline` (a `time.monotonic()` reading); return whether they did."""

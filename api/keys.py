@@ -24,6 +24,9 @@ Scope: TypeAlias = Literal["read", "write", "admin", "metrics"]
 
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
+COLLECTION: Final = "[a-z0-9_-]{1,64}"
+"""The names of collections and aliases, as a pattern."""
+
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.:/-]{0,127}")
 """Names an operator gives: of keys, encoders and rerankers. A model's full name on a hub is one."""
 
@@ -31,7 +34,7 @@ NAME_RULE: Final = "a name has 1 to 128 of a-z, A-Z, 0-9, _ . : / and -, and beg
 
 _SECRET = re.compile(r"gk_[A-Za-z0-9_-]{43}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PATTERN = re.compile(r"[a-z0-9_-]{1,64}|[a-z0-9_-]{0,63}\*")
+_PATTERN = re.compile(rf"{COLLECTION}|[a-z0-9_-]{{0,63}}\*")
 _LEAST_FILTER: Final = {"type": "exists", "key": ""}
 
 

@@ -2,11 +2,16 @@
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Literal
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What a terminal may obey instead of showing it; addresses and keys in a line are whatever clients sent."""
 
 
 class JsonLines(logging.Formatter):
@@ -33,7 +38,7 @@ class TextLines(logging.Formatter):
         """Return the line; a traceback follows on lines of its own."""
         more = [f"{key}={item}" for key, item in vars(record).items() if key not in _PLAIN]
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
-        line = " ".join([time, record.levelname.lower(), record.getMessage(), *more]).replace("\n", " ")
+        line = _CONTROL.sub(" ", " ".join([time, record.levelname.lower(), record.getMessage(), *more]))
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
+from api.flaws import flaw_text
 from api.mcp_libraries import Library
 from api.mcp_tools import TOOLS
 from index.errors import GrapnelError, MissingDependencyError
@@ -38,7 +39,7 @@ def make_server(library: "Callable[[ServerRequestContext[Any, Any]], Library]") 
     try:
         from mcp.server.lowlevel import Server  # noqa: PLC0415  an extra
     except ImportError as error:
-        raise MissingDependencyError("the package mcp is not installed: pip install 'grapnel[mcp]'") from error
+        raise MissingDependencyError("the package mcp is not installed: pip install -e '.[mcp]'") from error
     from importlib.metadata import version  # noqa: PLC0415  reads files
 
     handlers = _Handlers(library)
@@ -101,8 +102,7 @@ class _Handlers:
 
 
 def _flaws(error: ValidationError) -> str:
-    flaws = error.errors(include_url=False, include_input=False)[:_FLAWS]
-    return "; ".join(f"{'.'.join(str(part) for part in flaw['loc'])}: {flaw['msg']}" for flaw in flaws)
+    return "; ".join(flaw_text(flaw) for flaw in error.errors(include_url=False, include_input=False)[:_FLAWS])
 
 
 async def serve_stdio(server: "Server[Any]") -> None:

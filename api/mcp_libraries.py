@@ -6,10 +6,10 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from api.client import ApiError, AsyncGrapnel, SearchHit
 from api.keys import Principal
-from api.service import SearchSpec, Service
+from api.service import SearchSpec, Service, characters_of
 from index.errors import GrapnelError
 from retrieval.snippets import query_forms, snippet
-from retrieval.types import Document, Json, Metadata, Query, SearchRequest
+from retrieval.types import Document, Hit, Json, Metadata, Query, SearchRequest
 
 SNIPPET = 300
 """Characters that a result shows."""
@@ -35,7 +35,14 @@ class Found(NamedTuple):
     text: str
 
 
-Outcome: TypeAlias = list[Found] | GrapnelError
+class FoundIn(NamedTuple):
+    """What a search of one collection found, best first. notes: whatever was degraded."""
+
+    found: list[Found]
+    notes: Sequence[str]
+
+
+Outcome: TypeAlias = FoundIn | GrapnelError
 """What a search of one collection came to."""
 
 
@@ -76,8 +83,7 @@ class ServiceLibrary:
     async def names(self) -> list[str]:
         """See Library."""
         self._service.check(self._principal, "read")
-        self._service.check_ready()
-        return [name for name in self._service.names(self._principal) if self._principal.may("read", name)]
+        return self._service.readable(self._principal)
 
     async def search(self, names: Sequence[str], wanted: Wanted) -> list[Outcome]:
         """See Library."""
@@ -90,16 +96,21 @@ class ServiceLibrary:
         except GrapnelError as error:
             return error
         forms = query_forms(wanted.query)
-        found = []
-        for hit in answer.ranking.hits:
-            text = hit.passage.text
-            shown = snippet(text, forms, SNIPPET)
-            found.append(Found(hit.doc_id, hit.passage.title, hit.metadata, text[shown.start : shown.end]))
-        return found
+
+        def found() -> FoundIn:
+            return FoundIn([_shown(hit, forms) for hit in answer.ranking.hits], answer.ranking.notes)
+
+        return await self._service.made(characters_of(answer), found)
 
     async def document(self, name: str, doc_id: str) -> Document:
         """See Library."""
         return (await self._service.documents.get_one(self._principal, name, doc_id)).document
+
+
+def _shown(hit: Hit, forms: frozenset[str]) -> Found:
+    text = hit.passage.text
+    shown = snippet(text, forms, SNIPPET)
+    return Found(hit.doc_id, hit.passage.title, hit.metadata, text[shown.start : shown.end])
 
 
 class RemoteLibrary:
@@ -131,7 +142,10 @@ class RemoteLibrary:
                 for name in names
             ]
         )
-        return [answer if isinstance(answer, ApiError) else [_found(hit) for hit in answer.hits] for answer in answers]
+        return [
+            answer if isinstance(answer, ApiError) else FoundIn([_found(hit) for hit in answer.hits], answer.notes)
+            for answer in answers
+        ]
 
     async def document(self, name: str, doc_id: str) -> Document:
         """See Library."""

@@ -88,14 +88,10 @@ async def search(library: Library, arguments: SearchArguments) -> SearchOut:
     wanted = Wanted(arguments.query, arguments.filter, arguments.limit)
     outcomes = dict(zip(names, await library.search(names, wanted), strict=True)) if names else {}
     failures = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, GrapnelError)}
+    answers = {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, GrapnelError)}
     if failures and len(failures) == len(outcomes):
         raise next(iter(failures.values()))
-    ranked = [
-        (rank, name, found)
-        for name, outcome in outcomes.items()
-        if not isinstance(outcome, GrapnelError)
-        for rank, found in enumerate(outcome)
-    ]
+    ranked = [(rank, name, found) for name, answer in answers.items() for rank, found in enumerate(answer.found)]
     ranked.sort(key=lambda item: item[0])
     results = [
         ResultOut(
@@ -106,9 +102,9 @@ async def search(library: Library, arguments: SearchArguments) -> SearchOut:
         )
         for _, name, found in ranked[: arguments.limit]
     ]
-    return SearchOut(
-        results=results, notes=[f"collection {name!r}: {library.explain(error)}" for name, error in failures.items()]
-    )
+    notes = [(name, note) for name, answer in answers.items() for note in answer.notes]
+    notes += [(name, library.explain(error)) for name, error in failures.items()]
+    return SearchOut(results=results, notes=[f"collection {name!r}: {note}" for name, note in notes])
 
 
 async def fetch(library: Library, arguments: FetchArguments) -> FetchOut:

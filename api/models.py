@@ -41,8 +41,12 @@ class Models:
         self._lock = threading.Lock()
 
     def load(self) -> None:
-        """Load every model of the configuration and run it once. Raises ConfigError, MissingDependencyError."""
+        """Load every model of the configuration and run it once. Raises ConfigError, MissingDependencyError.
+
+        Collections whose vectors an encoder makes use this one from then on, whatever backend or device they name.
+        """
         for config in self._config.encoders.values():
+            self._encoders.prefer(config)
             self._encoders.get(config).encode_queries([Query("warm", "warm up")])
         for name in self._config.rerankers:
             self.reranker(name).rerank("warm up", [Candidate("warm up")], top_k=1, deadline=None)
@@ -64,10 +68,6 @@ class Models:
     def encoder(self, name: str) -> Encoder:
         """Return an encoder. Raises NotFoundError."""
         return self._encoders.get(self.encoder_config(name))
-
-    def encoder_of(self, config: EncoderConfig) -> Encoder:
-        """Return the encoder of a collection's field."""
-        return self._encoders.get(config)
 
     def reranker(self, name: str) -> Reranker:
         """Return a reranker. Raises NotFoundError."""

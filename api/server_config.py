@@ -73,7 +73,8 @@ class Limits:
     body_bytes: of a request, bulk streams aside. line_bytes: of one line of a bulk stream. header_bytes: of the request
     line and all headers.
     queue, writes: searches and write requests that may wait, per collection; more are answered with 429.
-    timeout_s: a search that names no time, and the most one may name. body_idle_s: longest pause in a request's body.
+    timeout_s: a search that names no time, and the most one may name; texts to embed or rerank.
+    body_idle_s: longest pause in a request's body.
     drain_s: how long requests may go on when the server is asked to stop.
     Raises ConfigError on a value that cannot work.
     """
@@ -107,7 +108,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """A `[log]` table. slow_ms: searches that take longer get a line of their own, 0 = all. format: of every line.
+    """A `[log]` table. slow_ms: requests that take longer get a line of their own, 0 = all. format: of every line.
 
     Raises ConfigError on a value that cannot work.
     """

@@ -10,18 +10,26 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from api.documents import Documents
 from api.jobs import Jobs
 from api.keys import Keys, Principal, Scope
 from api.models import Embedded, Models, Side, token_counts, tokenizer_of
-from api.registry import Registry, Served
+from api.registry import Registry, Served, Waiting
 from api.searching import Item
 from api.server_config import ServerConfig
 from api.upkeep import Upkeep
 from api.workers import Workers
-from index.errors import ConfigError, ForbiddenError, NotFoundError, RequestError, UnavailableError
+from index.errors import (
+    ConfigError,
+    DeadlineError,
+    ForbiddenError,
+    GrapnelError,
+    NotFoundError,
+    RequestError,
+    UnavailableError,
+)
 from retrieval.batching import Lane
 from retrieval.collection import Collection
 from retrieval.context import Context, pack
@@ -41,15 +49,24 @@ FUSION = "fusion"
 """The mode of a search that says by itself how to fuse."""
 
 _RERANK_DEPTH = 50
+_OF_ALL = "fresh_not_covered"
+"""The note that counts what an index does not cover, of all documents of a collection."""
+
 _READ_THREADS = 8
-_WRITE_THREADS = 4
+_CHANGE_THREADS = 4
+_MODEL_THREADS = 32
+"""They wait for models, and the more of them wait, the larger the batches. On threads of their own: a slow model keeps
+nobody from a document."""
+
+_ON_LOOP_CHARACTERS = 50_000
+"""Text of an answer that may be looked through on the event loop: that takes a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class RerankSpec:
     """Rerank the first `depth` hits by the reranker `model`; None = 50, or as many as the limits allow.
 
-    timeout_s: after which the rest stays as it is.
+    timeout_s: after which the rest stays as it is, at the latest when the search's own time is over.
     """
 
     model: str
@@ -59,7 +76,10 @@ class RerankSpec:
 
 @dataclass(frozen=True, slots=True)
 class SearchSpec:
-    """One search. fusion: how to fuse, in place of a mode. timeout_s: give up when it has not begun by then."""
+    """One search. fusion: how to fuse, in place of a mode.
+
+    timeout_s: give up when it has not begun by then, and rerank no longer than that.
+    """
 
     request: SearchRequest
     mode: str | None = None
@@ -86,10 +106,24 @@ class Answer:
     total_s: float
 
 
+Observer: TypeAlias = Callable[[str, SearchSpec, Answer], None]
+"""Sees each search that was answered, with its collection: for metrics, traces and logs."""
+
+
+def _observe_nothing(_collection: str, _spec: SearchSpec, _answer: Answer) -> None:
+    """Be an Observer that does nothing."""
+
+
+def characters_of(answer: Answer | GrapnelError) -> int:
+    """Return how much text an answer holds."""
+    return 0 if isinstance(answer, GrapnelError) else sum(len(hit.passage.text) for hit in answer.ranking.hits)
+
+
 class Service:
     """The collections under `root`, the models of `config`, and everything that can be asked of them.
 
     `start` opens and loads in the background; until `ready`, what needs a collection raises UnavailableError.
+    observe: sees every search that is answered, on the event loop.
     """
 
     def __init__(self, root: Path, config: ServerConfig) -> None:
@@ -99,9 +133,11 @@ class Service:
         self.encoders = Encoders()
         self.models = Models(config, self.encoders)
         self.jobs = Jobs()
-        self.registry = Registry(root, self.encoders, queue=config.limits.queue)
+        self.registry = Registry(root, self.encoders, Waiting(config.limits.queue, config.limits.writes))
         self.reads = Workers("reads", _READ_THREADS, config.limits.queue)
-        self.writes = Workers("writes", _WRITE_THREADS, config.limits.writes)
+        self.changes = Workers("changes of collections", _CHANGE_THREADS, config.limits.writes)
+        self.model_calls = Workers("model calls", _MODEL_THREADS, config.limits.queue)
+        self.observe: Observer = _observe_nothing
         self.documents = Documents(self)
         self.upkeep = Upkeep(self)
         self._ready = threading.Event()
@@ -120,9 +156,10 @@ class Service:
             self.models.load()
             self.registry.open_all()
         except BaseException as error:
+            log.critical("the server cannot start", exc_info=error)
             self._failure = error
-            raise
-        self._ready.set()
+        else:
+            self._ready.set()
 
     @property
     def ready(self) -> bool:
@@ -138,8 +175,8 @@ class Service:
         """Answer what waits, close everything; return whether all work had ended by then."""
         deadline = time.monotonic() + timeout_s
         ended = self.jobs.join(deadline)
-        self.reads.close()
-        self.writes.close()
+        for workers in (self.reads, self.changes, self.model_calls):
+            workers.close()
         self.registry.close(max(0.0, deadline - time.monotonic()))
         return ended
 
@@ -160,6 +197,8 @@ class Service:
 
     def check_ready(self) -> None:
         """Raise UnavailableError until models are loaded and collections open."""
+        if self._failure is not None:
+            raise UnavailableError("this server could not start; its log says why")
         if not self.ready:
             raise UnavailableError("models are being loaded and collections opened: try again")
 
@@ -177,29 +216,39 @@ class Service:
         """Run `work` on a collection that the principal may write to, on a worker thread."""
         served = self.allowed(principal, "write", name)
         served.check_writable()
-        return await self.writes.run(lambda: _with(served, work))
+        return await served.writes.run(lambda: _with(served, work))
 
-    def is_full(self, name: str) -> bool:
-        """Whether a search of this collection would be refused; False also where there is no such collection."""
+    def admit(self, principal: Principal, name: str) -> None:
+        """Raise OverloadedError where one more search of a collection would be refused.
+
+        Who may not search it, or names none, is told so by the search: before that, this tells nothing.
+        """
         try:
-            searches = self.registry.get(name).searches
-        except NotFoundError:
-            return False
-        return searches is not None and searches.full
+            searches = self.allowed(principal, "read", name).searches
+        except (ForbiddenError, NotFoundError, UnavailableError):
+            return
+        if searches is not None:
+            searches.admit()
 
-    def names(self, principal: Principal) -> list[str]:
-        """Return the collections that a principal may read or write."""
-        served = self.registry.all()
-        return [each.name for each in served if any(principal.may(scope, each.name) for scope in ("read", "write"))]
+    def readable(self, principal: Principal) -> list[str]:
+        """Return the collections that a principal may read."""
+        self.check_ready()
+        return [served.name for served in self.registry.all() if principal.may("read", served.name)]
+
+    async def made(self, characters: int, make: Callable[[], T]) -> T:
+        """Return what `make` makes of `characters` of text: on a thread if they are many, or nobody would be served.
+
+        Raises OverloadedError.
+        """
+        return make() if characters <= _ON_LOOP_CHARACTERS else await self.reads.run(make)
 
     # -- search -------------------------------------------------------------------------------------------------
 
-    async def search(
-        self, principal: Principal, name: str, specs: Sequence[SearchSpec], *, lane: Lane = "query"
-    ) -> list[Answer | RequestError]:
-        """Answer searches of one collection; one that cannot be answered as asked gets its error.
+    async def search(self, principal: Principal, name: str, specs: Sequence[SearchSpec]) -> list[Answer | GrapnelError]:
+        """Answer searches of one collection; one that cannot be answered as asked, or not reranked, gets its error.
 
-        Raises NotFoundError, ForbiddenError, OverloadedError, DeadlineError.
+        They have the shortest of their times in common. Raises what concerns them all: NotFoundError, ForbiddenError,
+        OverloadedError, DeadlineError.
         """
         begin = time.monotonic()
         served = self.allowed(principal, "read", name)
@@ -208,26 +257,35 @@ class Service:
             items = [item for item in prepared if isinstance(item, Item)]
             assert served.searches is not None, "what can be used can be searched"
             deadline = begin + min((spec.timeout_s or self.limits.timeout_s for spec in specs), default=0.0)
-            found: list[Ranking | RequestError] = await asyncio.wrap_future(
-                served.searches.submit(items, lane, deadline)
-            )
-        rankings = iter(found)
-        answers: list[Answer | RequestError] = []
-        for spec, item in zip(specs, prepared, strict=True):
-            ranking = item if isinstance(item, RequestError) else next(rankings)
+            lane: Lane = "query" if len(specs) == 1 else "bulk"
+            found = iter(await served.searches.answer(items, lane, deadline))
+        rankings = [next(found) if isinstance(item, Item) else item for item in prepared]
+
+        async def finished(
+            spec: SearchSpec, item: Item | RequestError, ranking: Ranking | RequestError
+        ) -> Answer | GrapnelError:
+            if isinstance(item, RequestError):
+                return item
             if isinstance(ranking, RequestError):
-                answers.append(ranking)
-                continue
-            assert isinstance(item, Item)
+                return ranking
             if spec.rerank is not None:
-                ranking = await self._reranked(spec.rerank, spec.request, ranking)
-            answers.append(Answer(item.mode, ranking, time.monotonic() - begin))
-        return answers
+                until = begin + (spec.timeout_s or self.limits.timeout_s)
+                try:
+                    ranking = await self._reranked(spec.rerank, spec.request, ranking, until)
+                except GrapnelError as error:  # of this one alone: its neighbours have their answers
+                    return error
+            answer = Answer(item.mode, _told(principal, ranking), time.monotonic() - begin)
+            self.observe(served.name, spec, answer)
+            return answer
+
+        if len(specs) == 1:
+            return [await finished(specs[0], prepared[0], rankings[0])]
+        return list(await asyncio.gather(*map(finished, specs, prepared, rankings)))
 
     async def search_one(self, principal: Principal, name: str, spec: SearchSpec) -> Answer:
         """Answer one search; see `search`. Raises RequestError where it cannot be answered as asked."""
         (answer,) = await self.search(principal, name, [spec])
-        if isinstance(answer, RequestError):
+        if isinstance(answer, GrapnelError):
             raise answer
         return answer
 
@@ -257,9 +315,9 @@ class Service:
 
     def _counting(self, collection: Collection) -> Encoder | None:
         """Return the encoder whose tokenizer counts a collection's tokens."""
-        configs = (field.encoder for field in collection.config.dense_fields().values())
-        config = next((config for config in configs if config.kind == "sentence-transformers"), None)
-        return None if config is None else self.encoders.get(config)
+        fields = collection.config.dense_fields().items()
+        name = next((name for name, field in fields if field.encoder.kind == "sentence-transformers"), None)
+        return None if name is None else collection.shard.vectors.encoder(name)
 
     async def _prepared(
         self, principal: Principal, collection: Collection, served: Served, spec: SearchSpec
@@ -271,9 +329,10 @@ class Service:
             if condition is not None:
                 parse_filter(condition)
             # What fields there are tells of documents: a key that sees only some is not told which.
-            request = replace(request, filter=condition, strict_filter=principal.filter is None)
+            strict = request.strict_filter and principal.filter is None
+            request = replace(request, filter=condition, strict_filter=strict)
             if request.like is not None and principal.filter is not None:
-                await self._check_like(principal, served, request.like)
+                await self._check_like(principal, served.name, request.like)
             if spec.rerank is not None:
                 self.models.check_reranker(spec.rerank.model)
                 request = replace(request, k=max(self._depth(spec.rerank), request.offset + request.k), offset=0)
@@ -284,8 +343,8 @@ class Service:
         except RequestError as error:
             return error
 
-    async def _check_like(self, principal: Principal, served: Served, like: str) -> None:
-        (stored,) = await self.reads.run(lambda: _with(served, lambda collection: collection.stored([like])))
+    async def _check_like(self, principal: Principal, name: str, like: str) -> None:
+        (stored,) = await self.reading(principal, name, lambda collection: collection.stored([like]))
         if stored is None or not principal.owns(stored.document):
             raise RequestError(f"no document {like!r} to start from: give the id of a stored document")
 
@@ -304,15 +363,16 @@ class Service:
         for what, (value, most) in asked.items():
             if value > most:
                 raise RequestError(f"{what}: {value:,} asked for, this server allows {most:,}")
-        if spec.timeout_s is not None and not 0 < spec.timeout_s <= limits.timeout_s:
-            raise RequestError(
-                f"timeout is {spec.timeout_s:g} s, expected more than 0 and at most {limits.timeout_s:g}"
-            )
+        times = {"timeout": spec.timeout_s, "rerank.timeout": None if spec.rerank is None else spec.rerank.timeout_s}
+        for what, seconds in times.items():
+            if seconds is not None and not 0 < seconds <= limits.timeout_s:
+                raise RequestError(f"{what} is {seconds:g} s, expected more than 0 and at most {limits.timeout_s:g}")
 
-    async def _reranked(self, spec: RerankSpec, request: SearchRequest, ranking: Ranking) -> Ranking:
-        timeout_s = self.limits.timeout_s if spec.timeout_s is None else spec.timeout_s
-        depth, deadline = self._depth(spec), time.monotonic() + timeout_s
-        return await self.reads.run(
+    async def _reranked(self, spec: RerankSpec, request: SearchRequest, ranking: Ranking, until: float) -> Ranking:
+        """Return a ranking in a better order. until: when the search must be answered, by `time.monotonic()`."""
+        deadline = until if spec.timeout_s is None else min(until, time.monotonic() + spec.timeout_s)
+        depth = self._depth(spec)
+        return await self.model_calls.run(
             lambda: rerank_hits(
                 self.models.reranker(spec.model), spec.model, request, ranking, depth=depth, deadline=deadline
             )
@@ -338,12 +398,19 @@ class Service:
                 raise RequestError(f"text {place} holds a lone surrogate: send valid UTF-8 text") from error
 
     async def embed(self, principal: Principal, encoder: str, texts: Sequence[str], side: Side) -> Embedded:
-        """Encode texts. Raises NotFoundError on an unknown encoder, RequestError beyond the limits."""
+        """Encode texts.
+
+        Raises NotFoundError on an unknown encoder, RequestError beyond the limits, OverloadedError, DeadlineError.
+        """
         self.check(principal, "read")
         self.check_ready()
         self.models.encoder_config(encoder)
         self.check_texts(texts)
-        return await self.reads.run(lambda: self.models.embed(encoder, texts, side))
+        try:
+            async with asyncio.timeout(self.limits.timeout_s):
+                return await self.model_calls.run(lambda: self.models.embed(encoder, texts, side))
+        except TimeoutError as error:
+            raise DeadlineError("the time was over before all texts were encoded: send fewer, or come back") from error
 
     async def rerank(
         self, principal: Principal, reranker: str, query: str, candidates: Sequence[Candidate], top_k: int
@@ -354,12 +421,19 @@ class Service:
         self.models.check_reranker(reranker)
         self.check_texts([query, *(f"{title}{text}" for text, title in candidates)])
         deadline = time.monotonic() + self.limits.timeout_s
-        return await self.reads.run(lambda: self.models.rerank(reranker, query, candidates, top_k, deadline))
+        return await self.model_calls.run(lambda: self.models.rerank(reranker, query, candidates, top_k, deadline))
 
 
 def _with(served: Served, work: Callable[[Collection], T]) -> T:
     with served.using() as collection:
         return work(collection)
+
+
+def _told(principal: Principal, ranking: Ranking) -> Ranking:
+    """Return what a principal may know of a ranking: where it sees only some documents, no counts of all of them."""
+    if principal.filter is None or not any(note.startswith(_OF_ALL) for note in ranking.notes):
+        return ranking
+    return replace(ranking, notes=tuple(_OF_ALL if note.startswith(_OF_ALL) else note for note in ranking.notes))
 
 
 def _mode(collection: Collection, spec: SearchSpec) -> tuple[str, PipelineConfig | None]:

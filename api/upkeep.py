@@ -1,6 +1,7 @@
 """Collections as a whole: making, describing, compacting, re-embedding and removing them, and their snapshots."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,8 +13,15 @@ from api.jobs import Job
 from api.keys import Principal
 from api.registry import Served, check_name
 from index.component import sha256_file
-from index.durable import make_folders, storage_errors, write_json_atomic
-from index.errors import ConfigError, ConflictError, ForbiddenError, IndexFormatError, NotFoundError
+from index.durable import failpoint, fsync_folder, make_folders, storage_errors, write_json_atomic
+from index.errors import (
+    ConfigError,
+    ConflictError,
+    ForbiddenError,
+    IndexFormatError,
+    NotFoundError,
+    StorageError,
+)
 from retrieval.archive import export_collection, import_collection
 from retrieval.collection import Collection
 from retrieval.collection_config import CollectionConfig, DenseField
@@ -21,10 +29,12 @@ from retrieval.copying import copy_documents, last_operation
 from retrieval.pipeline_config import FILE as PIPELINE_FILE
 from retrieval.pipeline_config import modes
 from retrieval.progress import Progress
-from retrieval.status import describe
+from retrieval.status import describe, field_facts
 
 if TYPE_CHECKING:
     from api.service import Service
+
+log = logging.getLogger(__name__)
 
 _SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[0-9]{1,4})?")
 
@@ -52,12 +62,17 @@ class Upkeep:
         return await self._service.reads.run(lambda: self._summary(served))
 
     async def describe_all(self, principal: Principal) -> list[dict[str, Any]]:
-        """Describe every collection that the principal may read."""
-        return [await self.describe(principal, name) for name in self._readable(principal)]
-
-    def _readable(self, principal: Principal) -> list[str]:
-        self._service.check_ready()
-        return [served.name for served in self._service.registry.all() if principal.may("read", served.name)]
+        """Describe every collection that the principal may read; one that is damaged keeps no other from it."""
+        described = []
+        for name in self._service.readable(principal):
+            try:
+                described.append(await self.describe(principal, name))
+            except NotFoundError:
+                continue  # deleted meanwhile
+            except (IndexFormatError, StorageError) as error:
+                log.error("collection %s cannot be described: %s", name, error)  # noqa: TRY400  the message says it all
+                described.append({"name": name, "state": "failed"})
+        return described
 
     def _summary(self, served: Served) -> dict[str, Any]:
         aliases = [alias for alias, name in self._service.registry.aliases().items() if name == served.name]
@@ -81,34 +96,36 @@ class Upkeep:
                 Collection.create(folder, config, encoders=registry.encoders).close()
             return self._summary(registry.get(name))
 
-        return await self._service.writes.run(work)
+        return await self._service.changes.run(work)
 
     async def delete(self, principal: Principal, name: str) -> None:
-        """Remove a collection; its snapshots stay."""
+        """Remove a collection; its snapshots stay. Raises ConflictError while a job or a compaction of it runs."""
         self._may_name(principal, name)
-        self._not_busy(name)
-        await self._service.writes.run(lambda: self._service.registry.delete(name))
+        registry = self._service.registry
 
-    def _not_busy(self, name: str) -> None:
-        job = self._service.jobs.running(name)
-        if job is not None:
-            raise ConflictError(f"{job.kind} job {job.id} of {name!r} is running: wait until it has ended")
+        def work() -> None:
+            with self._service.jobs.holding(name):
+                if any(served.name == name and served.compacting for served in registry.all()):
+                    raise ConflictError(f"{name!r} is being compacted: wait until that has ended")
+                registry.delete(name)
+
+        await self._service.changes.run(work)
 
     async def set_alias(self, principal: Principal, alias: str, name: str) -> None:
         """Let an alias mean a collection."""
         self._may_name(principal, alias)
         self._may_name(principal, name)
-        await self._service.writes.run(lambda: self._service.registry.set_alias(alias, name))
+        await self._service.changes.run(lambda: self._service.registry.set_alias(alias, name))
 
     async def delete_alias(self, principal: Principal, alias: str) -> None:
         """Forget an alias."""
         self._may_name(principal, alias)
-        await self._service.writes.run(lambda: self._service.registry.delete_alias(alias))
+        await self._service.changes.run(lambda: self._service.registry.delete_alias(alias))
 
     def aliases(self, principal: Principal) -> dict[str, str]:
         """Return alias -> collection, of those collections that the principal may read."""
-        self._service.check_ready()
-        return {alias: name for alias, name in self._service.registry.aliases().items() if principal.may("read", name)}
+        readable = set(self._service.readable(principal))
+        return {alias: name for alias, name in self._service.registry.aliases().items() if name in readable}
 
     # -- jobs ---------------------------------------------------------------------------------------------------
 
@@ -198,26 +215,45 @@ class Upkeep:
         def work(progress: Progress) -> Mapping[str, Any]:
             make_folders(folder)
             path = _new_snapshot(folder)
-            with served.using() as collection:
-                documents = export_collection(collection, path, progress)
-            about = {
-                "name": path.stem,
-                "documents": documents,
-                "size_bytes": path.stat().st_size,
-                "sha256": sha256_file(path),
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-            write_json_atomic(path.with_suffix(".json"), about, point="snapshot")
+            # An archive has its name once its description is there: until then nobody lists, restores or keeps it.
+            unfinished = folder / f".{path.name}.tmp"
+            try:
+                with served.using() as collection:
+                    documents = export_collection(collection, unfinished, progress)
+                with storage_errors("read", unfinished):
+                    about = {
+                        "name": path.stem,
+                        "documents": documents,
+                        "size_bytes": unfinished.stat().st_size,
+                        "sha256": sha256_file(unfinished),
+                        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                    }
+                write_json_atomic(path.with_suffix(".json"), about, point="snapshot")
+                with storage_errors("move", unfinished):
+                    unfinished.rename(path)
+                    failpoint("snapshot.named")
+                    fsync_folder(folder)
+            finally:
+                unfinished.unlink(missing_ok=True)
             return about
 
         return self._service.jobs.start("snapshot", served.name, work)
 
     async def snapshots(self, principal: Principal, name: str) -> list[dict[str, Any]]:
-        """Return what snapshots of a collection there are, oldest first; the collection itself may be gone."""
+        """Return what snapshots of a collection there are, oldest first; the collection itself may be gone.
+
+        One without a readable description is left out, with a line in the log.
+        """
         folder = self._snapshots_of(principal, name)
 
         def work() -> list[dict[str, Any]]:
-            return [_about(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
+            found = []
+            for path in sorted(folder.glob("*.tar"), key=_age):
+                try:
+                    found.append(_about(path))
+                except IndexFormatError as error:
+                    log.warning("%s: %s", path, error)
+            return found
 
         return await self._service.reads.run(work)
 
@@ -228,7 +264,7 @@ class Upkeep:
 
     def _snapshot_path(self, principal: Principal, name: str, snapshot: str) -> Path:
         path = self._snapshots_of(principal, name) / f"{snapshot}.tar"
-        if not _SNAPSHOT.fullmatch(snapshot) or not path.with_suffix(".json").is_file():
+        if not _SNAPSHOT.fullmatch(snapshot) or not path.is_file():
             raise NotFoundError(f"no snapshot {snapshot[:80]!r} of {name!r}")
         return path
 
@@ -238,10 +274,10 @@ class Upkeep:
 
         def work() -> None:
             with storage_errors("remove", path):
-                path.with_suffix(".json").unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
+                path.with_suffix(".json").unlink(missing_ok=True)
 
-        await self._service.writes.run(work)
+        await self._service.changes.run(work)
 
     def restore(self, principal: Principal, name: str, snapshot: str, into: str) -> Job:
         """Start to make a new collection of a snapshot, whose bytes are compared with their checksum first."""
@@ -267,6 +303,7 @@ def _what_all_may_know(served: Served) -> dict[str, Any]:
         with served.using() as collection:
             about["default_mode"] = collection.pipeline.default
             about["modes"] = modes(collection.pipeline, collection.config)
+            about["fields"] = field_facts(collection)
     return about
 
 
@@ -274,6 +311,12 @@ def _new_snapshot(folder: Path) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     names = [stamp, *(f"{stamp}-{number}" for number in range(1, 10_000))]
     return next(path for name in names if not (path := folder / f"{name}.tar").exists())
+
+
+def _age(path: Path) -> tuple[str, int]:
+    """Return what sorts snapshots by age: those of one second are numbered."""
+    stamp, _, number = path.stem.partition("-")
+    return stamp, int(number) if number.isdecimal() else 0
 
 
 def _about(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from index.errors import OverloadedError, UnavailableError
@@ -46,7 +47,7 @@ class Workers:
         return await asyncio.wrap_future(future)
 
     def _ended(self, loop: asyncio.AbstractEventLoop, _: "Future[T]") -> None:
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(self._forget)
 
     def _forget(self) -> None:

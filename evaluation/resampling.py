@@ -66,7 +66,7 @@ def bootstrap_intervals(
 
 
 def _tail(level: float, n: int) -> float:
-    from scipy import special  # type: ignore[import-untyped]  # noqa: PLC0415  heavy
+    from scipy import special  # noqa: PLC0415  heavy
 
     quantile = float(special.stdtrit(n - 1, (1 + level) / 2))
     return float(special.ndtr(-quantile * math.sqrt(n / (n - 1))))

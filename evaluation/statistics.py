@@ -121,7 +121,7 @@ def _as_sequence(seed: Seed) -> np.random.SeedSequence:
 
 
 def _p_t(differences: Values) -> float:
-    from scipy import special  # type: ignore[import-untyped]  # noqa: PLC0415  heavy
+    from scipy import special  # noqa: PLC0415  heavy
 
     mean, error = _mean_and_error(differences)
     if error == 0:

@@ -5,7 +5,6 @@ escapes (`Geneva Durben` becomes `Geneva%20Durben`) and read back the same way; 
 The score column is -rank: sorted by it, whatever the tool's rule for ties and its float width, a run keeps our order.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from evaluation.measures import Qrels, Run
-from index.durable import fsync_folder, storage_errors
+from index.durable import replaced
 from index.errors import CorpusError, RequestError
 from retrieval.sources.jsonl import parse_object
 from retrieval.sources.lines import Line, file_lines, kind_suffix
@@ -55,23 +54,14 @@ def write_run(path: str | Path, rankings: Iterable[Ranking], tag: str) -> RunSiz
     path = Path(path)
     if not tag or _ESCAPED.search(tag):
         raise RequestError(f"run tag {tag!r}: expected one word without white space or '%'")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     answered = unanswered = hits = 0
-    with storage_errors("write", path):
-        try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                for ranking in rankings:
-                    lines = list(_run_lines(ranking, tag))
-                    file.writelines(lines)
-                    hits += len(lines)
-                    answered += bool(lines)
-                    unanswered += not lines
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            fsync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replaced(path, point="run") as file:
+        for ranking in rankings:
+            lines = list(_run_lines(ranking, tag))
+            file.write("".join(lines).encode())
+            hits += len(lines)
+            answered += bool(lines)
+            unanswered += not lines
     return RunSize(answered, unanswered, hits)
 
 

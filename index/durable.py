@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from index.errors import StorageError
 
@@ -87,17 +87,19 @@ def fsync_tree(folder: Path) -> None:
         fsync_folder(Path(root))
 
 
-def write_atomic(path: Path, content: bytes, *, point: str) -> None:
-    """Replace `path` by `content`; a reader or a crash sees the old bytes or the new ones, never a mixture.
+@contextmanager
+def replaced(path: Path, *, point: str) -> Iterator[BinaryIO]:
+    """Yield a file to write; once the block has ended, its content takes the place of `path`, durably.
 
+    A reader or a crash sees the old bytes or the new ones, never a mixture. Where the block raises, the old file stays.
     point: prefix of the failpoints passed: `<point>.written`, `<point>.replaced`.
-    Raises StorageError when the file system refuses.
+    Raises StorageError when the file system refuses, what the block itself does to other files included.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors("write", path):
         try:
             with temporary.open("wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             failpoint(f"{point}.written")
@@ -107,6 +109,12 @@ def write_atomic(path: Path, content: bytes, *, point: str) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def write_atomic(path: Path, content: bytes, *, point: str) -> None:
+    """Replace the content of `path`, all at once or not at all: `replaced` with these bytes."""
+    with replaced(path, point=point) as file:
+        file.write(content)
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:

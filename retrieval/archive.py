@@ -11,7 +11,6 @@ A plain tar, so that it can be opened by anything:
 import io
 import json
 import logging
-import os
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from index.component import sha256_file
-from index.durable import fsync_folder, storage_errors
+from index.durable import fsync_folder, replaced, storage_errors
 from index.errors import ConfigError, IndexFormatError, NotFoundError
 from retrieval.collection import SHARD, Collection
 from retrieval.collection_config import FILE as COLLECTION_FILE
@@ -43,40 +42,34 @@ def export_collection(collection: Collection, path: str | Path, progress: Progre
     Raises StorageError when the disk refuses, IndexFormatError when a stored document is damaged.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors("write", path), tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        try:
-            documents = Path(scratch) / _DOCUMENTS
-            count = _write_documents(documents, collection, progress)
-            sources = {COLLECTION_FILE: collection.folder / COLLECTION_FILE, _DOCUMENTS: documents}
-            if (collection.folder / PIPELINE_FILE).exists():
-                sources[PIPELINE_FILE] = collection.folder / PIPELINE_FILE
-            vectors = collection.folder / SHARD / "vectors"
-            for file in sorted(vectors.rglob("*")):
-                if file.is_file() and not file.name.startswith("."):
-                    sources[f"vectors/{file.relative_to(vectors).as_posix()}"] = file
-            with temporary.open("wb") as raw, tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                manifest: dict[str, Any] = {"format": FORMAT, "documents": count, "files": {}}
-                for name, file in sources.items():
-                    try:
-                        archive.add(file, name, recursive=False)
-                        manifest["files"][name] = sha256_file(file)
-                    except FileNotFoundError:
-                        if not name.startswith("vectors/"):
-                            raise
-                        # A compaction merged this shard away; importing encodes its texts again.
-                        log.warning("left %s out: a compaction removed it meanwhile", name)
-                content = json.dumps(manifest, indent=1).encode()
-                entry = tarfile.TarInfo(_MANIFEST)
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
-                archive.close()
-                raw.flush()
-                os.fsync(raw.fileno())
-            temporary.replace(path)
-            fsync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        documents = Path(scratch) / _DOCUMENTS
+        count = _write_documents(documents, collection, progress)
+        sources = {COLLECTION_FILE: collection.folder / COLLECTION_FILE, _DOCUMENTS: documents}
+        if (collection.folder / PIPELINE_FILE).exists():
+            sources[PIPELINE_FILE] = collection.folder / PIPELINE_FILE
+        vectors = collection.folder / SHARD / "vectors"
+        for file in sorted(vectors.rglob("*")):
+            if file.is_file() and not file.name.startswith("."):
+                sources[f"vectors/{file.relative_to(vectors).as_posix()}"] = file
+        with (
+            replaced(path, point="export") as raw,
+            tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            manifest: dict[str, Any] = {"format": FORMAT, "documents": count, "files": {}}
+            for name, file in sources.items():
+                try:
+                    archive.add(file, name, recursive=False)
+                    manifest["files"][name] = sha256_file(file)
+                except FileNotFoundError:
+                    if not name.startswith("vectors/"):
+                        raise
+                    # A compaction merged this shard away; importing encodes its texts again.
+                    log.warning("left %s out: a compaction removed it meanwhile", name)
+            content = json.dumps(manifest, indent=1).encode()
+            entry = tarfile.TarInfo(_MANIFEST)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
     return count
 
 

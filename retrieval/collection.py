@@ -6,6 +6,7 @@
 ...     print(hit.doc_id, hit.score)
 """
 
+import heapq
 import logging
 import threading
 import time
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from index.durable import failpoint, make_folders, remove_leftovers, storage_errors, write_atomic
 from index.errors import ConfigError, CorpusError, NotFoundError, RequestError
@@ -37,7 +39,7 @@ from retrieval.progress import Progress, silent
 from retrieval.retrievers.fusion import Pool
 from retrieval.retrievers.stage import Context
 from retrieval.shard import Shard
-from retrieval.store import metadata_json
+from retrieval.store import DocumentRows, metadata_json
 from retrieval.types import Document, Guard, Json, Query, Ranking, SearchRequest, StoredDocument
 from retrieval.view import View
 
@@ -45,6 +47,13 @@ log = logging.getLogger(__name__)
 
 SHARD = "shards/0000"
 """The one shard there is today; the folder level exists so that more can come without a new format (ADR 0002)."""
+
+COMPACTION_THREAD = "grapnel-compaction"
+"""Name of the threads that compact collections by themselves; `close` waits for them, so these must not call it."""
+
+
+_BYTES_PER_NUMBER = 12
+"""Of a float32 in JSON, about."""
 
 
 class Collection:
@@ -180,20 +189,37 @@ class Collection:
         filter: Mapping[str, Json] | None = None,  # noqa: A002  the field's word
         *,
         strict_filter: bool = True,
+        most_bytes: int | None = None,
     ) -> list[StoredDocument]:
         """Return up to `limit` documents with ids greater than `after`, by id; those that match a filter.
 
-        strict_filter: see SearchRequest. Raises RequestError on a bad filter.
+        strict_filter: see SearchRequest. most_bytes: the document with which they have this `size_of` is the last.
+        Raises RequestError on a bad filter.
         Cost: `limit` documents; with a filter, all matching ids.
         """
         if filter is None:
             with self._shard.store.snapshot() as snapshot:
-                return [found.stored for found in map(snapshot.get, snapshot.ids(after, limit)) if found is not None]
+                return _until_full(map(snapshot.get, snapshot.ids(after, limit)), most_bytes)
         with self._shard.reading() as reading:
             matching = self._matching(reading.view, parse_filter(filter), strict_filter)
-            ids = sorted(doc_id for doc_id in matching if doc_id > after)
-            found = map(reading.snapshot.get, ids[:limit])
-            return [document.stored for document in found if document is not None]
+            ids = heapq.nsmallest(limit, (doc_id for doc_id in matching if doc_id > after))
+            return _until_full(map(reading.snapshot.get, ids), most_bytes)
+
+    def count(
+        self,
+        filter: Mapping[str, Json] | None = None,  # noqa: A002  as above
+        *,
+        strict_filter: bool = True,
+    ) -> int:
+        """Return how many documents there are, or match a filter.
+
+        strict_filter: see SearchRequest. Raises RequestError on a bad filter.
+        Cost: that of a search's filter; no document is read.
+        """
+        if filter is None:
+            return len(self)
+        with self._shard.reading() as reading:
+            return len(self._numbers(reading.view, parse_filter(filter), strict_filter))
 
     def documents(self) -> Iterator[Document]:
         """Stream all documents, oldest write first, as of one moment."""
@@ -298,15 +324,21 @@ class Collection:
         self._maybe_compact()
         return count
 
+    @classmethod
+    def _matching(cls, view: View, condition: Filter, strict: bool) -> list[str]:
+        return view.doc_ids(cls._numbers(view, condition, strict))
+
     @staticmethod
-    def _matching(view: View, condition: Filter, strict: bool) -> list[str]:
-        return view.doc_ids(np.unique(view.documents(view.allowed(condition, strict=strict).rows())))
+    def _numbers(view: View, condition: Filter, strict: bool) -> npt.NDArray[np.int64]:
+        """Return the numbers that the matching documents have in the view."""
+        return np.unique(view.documents(view.allowed(condition, strict=strict).rows()))
 
     def _writer(self) -> Ingest:
         if not self._writable:
             raise ConfigError(f"{self.folder} was opened for reading: open it with writable=True")
-        if self._compaction_error is not None:
+        with self._compaction_lock:  # of several writers that come at once, one hears of it
             error, self._compaction_error = self._compaction_error, None
+        if error is not None:
             raise error
         with self._ingest_lock:
             if self._ingest is None:
@@ -411,7 +443,7 @@ class Collection:
             if self._compaction is not None and self._compaction.is_alive():
                 return
             if self._shard.wants_compaction():
-                self._compaction = threading.Thread(target=self._compact_quietly, name="grapnel-compaction")
+                self._compaction = threading.Thread(target=self._compact_quietly, name=COMPACTION_THREAD)
                 self._compaction.start()
 
     def _compact_quietly(self) -> None:
@@ -419,12 +451,33 @@ class Collection:
             self._shard.compact()
         except Exception as error:  # noqa: BLE001  kept for the next write, which raises it
             log.warning("compaction failed: %s", error)
-            self._compaction_error = error
+            with self._compaction_lock:
+                self._compaction_error = error
 
     @property
     def shard(self) -> Shard:
         """The shard, for upkeep: verification, export, status."""
         return self._shard
+
+
+def size_of(document: Document) -> int:
+    """Return about how many bytes a document takes as JSON."""
+    numbers = sum(vector.size for vector in document.vectors.values())
+    return len(document.text) + len(metadata_json(document.metadata)) + _BYTES_PER_NUMBER * numbers
+
+
+def _until_full(found: Iterable[DocumentRows | None], most_bytes: int | None) -> list[StoredDocument]:
+    documents: list[StoredDocument] = []
+    size = 0
+    for each in found:
+        if each is None:
+            continue
+        documents.append(each.stored)
+        if most_bytes is not None:
+            size += size_of(each.document)
+            if size >= most_bytes:
+                break
+    return documents
 
 
 class CollectionRetriever:

@@ -1,6 +1,7 @@
 """Encoders and stored vectors of a shard's dense fields."""
 
 import json
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from retrieval.protocols import Encoder
 from retrieval.store import StoreSnapshot
 from retrieval.vector_store import VectorStore
 
+log = logging.getLogger(__name__)
+
 Keys = npt.NDArray[np.uint64]
 """uint64 (N, 2): text keys (16 bytes) as two little-endian integers."""
 
@@ -36,7 +39,19 @@ class Encoders:
 
     def __init__(self) -> None:
         self._encoders: dict[EncoderConfig, Encoder] = {}
+        self._preferred: dict[str, EncoderConfig] = {}
         self._lock = threading.Lock()
+
+    def prefer(self, config: EncoderConfig) -> None:
+        """Let fields whose vectors `config` makes use its encoder: its backend and device count then, not theirs.
+
+        Of several that make the same vectors, the first. Raises ConfigError.
+        """
+        self._preferred.setdefault(fingerprint(config), config)
+
+    def of_field(self, config: EncoderConfig, vectors: str) -> EncoderConfig:
+        """Return the configuration by which a field is encoded. config: its own. vectors: the fingerprint of that."""
+        return self._preferred.get(vectors, config)
 
     def get(self, config: EncoderConfig) -> Encoder:
         """Return the encoder of a configuration, loading it when new. Raises ConfigError."""
@@ -65,12 +80,18 @@ class FieldVectors:
         self._encoders = encoders
         self._fingerprints = {name: fingerprint(field.encoder) for name, field in config.dense_fields().items()}
         self._fields = config.dense_fields()
+        self._configs = {
+            name: encoders.of_field(field.encoder, self._fingerprints[name]) for name, field in self._fields.items()
+        }
+        for name, used in self._configs.items():
+            if used != self._fields[name].encoder:
+                log.info("field %s of %s is encoded by the preferred settings, %s, not its own", name, folder, used)
         self._stores: dict[str, VectorStore] = {}
         self._lock = threading.Lock()
 
     def encoder(self, name: str) -> Encoder:
         """Return the encoder of a field."""
-        return self._encoders.get(self._fields[name].encoder)
+        return self._encoders.get(self._configs[name])
 
     def runs_on(self, name: str) -> str:
         """Return what runs the model of a field's encoder and how it compares, "" where there is no model."""
@@ -82,7 +103,7 @@ class FieldVectors:
 
     def load(self, name: str) -> bool:
         """Load the encoder of a field; return whether it was not loaded before."""
-        return self._encoders.load(self._fields[name].encoder)
+        return self._encoders.load(self._configs[name])
 
     @property
     def fingerprints(self) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from retrieval.collection_config import CollectionConfig
 from retrieval.field_vectors import check_client_vectors
 from retrieval.shard import Shard
 from retrieval.sources.validate import check_document
-from retrieval.store import Prepared, Span, StoreWriter, metadata_json, passage_key, passage_text
+from retrieval.store import Prepared, Span, StoreWriter, metadata_json, passage_key, titled
 from retrieval.types import Document, Guard, Passage
 
 BATCH_DOCUMENTS = 1_000
@@ -98,7 +98,11 @@ class Ingest:
         Raises CorpusError before anything is written when a document is not acceptable.
         """
         prepared = [self.prepare(document) for document in batch]
-        texts = {span.key: _text(item.document, span) for item in prepared for span in item.spans}
+        texts = {
+            span.key: titled(item.document.title, item.document.text[span.start : span.stop])
+            for item in prepared
+            for span in item.spans
+        }
         while True:
             encoded = {name: self._encode(name, texts) for name in self._encoded_fields}
             failpoint("add.encoded")
@@ -152,8 +156,3 @@ def _write(writer: StoreWriter, prepared: Sequence[Prepared], *, log: bool) -> l
 def _report(written: Sequence[Written]) -> AddReport:
     counts: Counter[str] = Counter(item.result for item in written)
     return AddReport(**counts)
-
-
-def _text(document: Document, span: Span) -> str:
-    passage = Passage(document.id, 0, span.start, span.stop, document.text[span.start : span.stop], document.title)
-    return passage_text(passage)

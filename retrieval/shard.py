@@ -109,6 +109,11 @@ class Shard:
         """Whether a generation was ever published; before that the shard is an unfinished build."""
         return (self.folder / CURRENT).exists()
 
+    @property
+    def compacting(self) -> bool:
+        """Whether a compaction runs; `close` would wait for it."""
+        return self._compacting.locked()
+
     def close(self) -> None:
         """Stop following, close files, release the writer's lock."""
         with self._compacting, self._refresh:

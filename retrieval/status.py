@@ -20,15 +20,13 @@ def describe(collection: Collection) -> dict[str, Any]:
     with shard.store.snapshot() as snapshot:
         documents, op = snapshot.document_count(), snapshot.last_op()
         fresh, dead = snapshot.written_since(generation.op) if generation else (0, 0)
-    fields: dict[str, Any] = {}
+    fields = field_facts(collection)
     for name, field in collection.config.fields.items():
-        about: dict[str, Any] = {"kind": "dense" if isinstance(field, DenseField) else "lexical"}
+        about = fields[name]
         if isinstance(field, DenseField):
             about |= {
                 "encoder": field.encoder.path if field.encoder.kind == "sentence-transformers" else field.encoder.kind,
-                "fingerprint": shard.vectors.fingerprint(name),
                 "index": field.index,
-                "metric": field.metric,
                 "storage": field.storage,
                 "device": field.device,
             }
@@ -36,7 +34,6 @@ def describe(collection: Collection) -> dict[str, Any]:
             about |= {"engine": field.engine, "language": field.language}
         if generation and name in generation.components:
             about |= _component(shard.folder, generation.components[name].id)
-        fields[name] = about
     return {
         "folder": str(collection.folder),
         "documents": documents,
@@ -50,6 +47,17 @@ def describe(collection: Collection) -> dict[str, Any]:
         "default_mode": collection.pipeline.default,
         "modes": modes(collection.pipeline, collection.config),
         "size_bytes": folder_bytes(collection.folder),
+    }
+
+
+def field_facts(collection: Collection) -> dict[str, dict[str, Any]]:
+    """Return of each field what its searches take and give, as JSON values; nothing that depends on documents."""
+    fingerprints = collection.shard.vectors.fingerprints
+    return {
+        name: {"kind": "dense", "fingerprint": fingerprints[name], "metric": field.metric}
+        if isinstance(field, DenseField)
+        else {"kind": "lexical"}
+        for name, field in collection.config.fields.items()
     }
 
 

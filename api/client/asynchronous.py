@@ -22,7 +22,7 @@ def _of_server(make: Callable[P, Operation[T]]) -> Callable[Concatenate["AsyncGr
     async def method(self: "AsyncGrapnel", /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.perform(make(*args, **kwargs))
 
-    return presented(method, make)
+    return presented(method, make, given=0)
 
 
 def _of_collection(
@@ -31,7 +31,7 @@ def _of_collection(
     async def method(self: "AsyncCollectionClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.client.perform(make(self.name, *args, **kwargs))
 
-    return presented(method, make)
+    return presented(method, make, given=1)
 
 
 class AsyncGrapnel:
@@ -146,13 +146,19 @@ class AsyncCollectionClient:
         self,
         *,
         filter: Filter | None = None,  # noqa: A002  the field's word
+        strict_filter: bool = True,
         include: Collection[document_operations.Part] = ("text", "vectors"),
-        page_size: int = 100,
+        page_size: int | None = None,
     ) -> AsyncIterator[StoredDocument]:
-        """Yield all documents by id, or those that match a filter; each page as of the moment it is asked for."""
+        """Yield all documents by id, or those that match a filter; each page as of the moment it is asked for.
+
+        strict_filter: as in a search. page_size: None = 50, or as many as the server allows.
+        """
         after = None
         while True:
-            page = await self.page(after=after, limit=page_size, filter=filter, include=include)
+            page = await self.page(
+                after=after, limit=page_size, filter=filter, strict_filter=strict_filter, include=include
+            )
             for document in page.documents:
                 yield document
             after = page.next

@@ -45,8 +45,8 @@ def restore_snapshot(collection: str, snapshot: str, into: str, *, wait: bool = 
 
 
 def delete_snapshot(collection: str, snapshot: str) -> Operation[None]:
-    """Delete a copy. Raises NotFoundError."""
-    return call(Request("DELETE", _snapshot_path(collection, snapshot)), nothing)
+    """Delete a copy. Raises NotFoundError. Sent once."""
+    return call(Request("DELETE", _snapshot_path(collection, snapshot), repeatable=False), nothing)
 
 
 def _snapshot_path(collection: str, snapshot: str) -> str:

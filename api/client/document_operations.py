@@ -7,10 +7,9 @@ and "..", which httpx and every proxy resolve, so for these a plain put takes an
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Mapping
 from typing import Literal
 
-from api.client.collection_operations import describe
 from api.client.exchange import Operation, Request, call, can_be_segment, collection_path, listed, segment, to_json
 from api.client.options import Filter
-from api.client.reading import read, read_count, read_document, read_documents, read_page, read_result, read_written
+from api.client.reading import read, read_count, read_documents, read_page, read_patched, read_result, read_written
 from api.client.results import Page, UpsertReport, Written
 from index.errors import CorpusError, NotFoundError, RequestError
 from retrieval.types import Document, Json, StoredDocument
@@ -21,9 +20,10 @@ _CHUNK_BYTES = 1 << 16
 """Lines are sent in chunks of about this size: what a stream of documents holds in memory, beside one document."""
 
 _BULK_PATIENCE_S = 600.0
-"""The server encodes while it reads, so one wait of a stream may last as long as its slowest batch."""
+"""For what is long work of the server's: encoding a batch of a stream, deleting everything that matches a filter."""
 
-_COUNTED_AT_ONCE = 1000
+_IDS_AT_ONCE = 1_000
+"""What a server takes in one request unless it is configured otherwise."""
 
 Part = Literal["text", "vectors"]
 
@@ -50,6 +50,7 @@ def put(
 
 
 def _put_without_path(collection: str, document: Document) -> Operation[Written]:
+    yield from get_many(collection, [document.id])  # a key that may not read is refused before anything is written
     body = {"documents": [document_json(document)]}
     result = yield from call(Request("POST", documents_path(collection), json=body), read_result)
     stored = yield from get(collection, document.id)
@@ -65,22 +66,33 @@ def get(collection: str, doc_id: str) -> Operation[StoredDocument]:
 
 
 def get_many(collection: str, doc_ids: Iterable[str]) -> Operation[list[StoredDocument | None]]:
-    """Return documents with their versions, in the order of the ids; None where there is none."""
-    body = {"ids": listed(doc_ids, "doc_ids")}
-    return call(Request("POST", f"{documents_path(collection)}/get", json=body), read_documents)
+    """Return documents with their versions, in the order of the ids; None where there is none.
+
+    Cost: one request for every 1,000 ids; what each finds is as of the moment it is asked.
+    """
+    found: list[StoredDocument | None] = []
+    for part in _parts(listed(doc_ids, "doc_ids")):
+        request = Request("POST", f"{documents_path(collection)}/get", json={"ids": part})
+        found += yield from call(request, read_documents)
+    return found
+
+
+def _parts(doc_ids: list[str]) -> list[list[str]]:
+    return [doc_ids[start : start + _IDS_AT_ONCE] for start in range(0, len(doc_ids), _IDS_AT_ONCE)]
 
 
 def patch(
     collection: str, doc_id: str, metadata: Mapping[str, Json], *, if_match: int | None = None
-) -> Operation[StoredDocument]:
+) -> Operation[StoredDocument | Written]:
     """Merge `metadata` into that of a document (None removes a key) and return it; nothing is encoded again.
 
+    A key that may not read is told id and version alone, as `Written`.
     if_match: only over this version; then it is sent once. Raises NotFoundError, PreconditionError.
     """
     path = f"{documents_path(collection)}/{segment(doc_id)}"
     headers = _if_match(if_match)
     request = Request("PATCH", path, json={"metadata": metadata}, headers=headers, repeatable=not headers)
-    return call(request, read_document)
+    return call(request, read_patched)
 
 
 def delete(collection: str, doc_id: str, *, if_match: int | None = None) -> Operation[bool]:
@@ -100,50 +112,64 @@ def delete_many(
     doc_ids: Collection[str] = (),
     *,
     filter: Filter | None = None,  # noqa: A002  the field's word
+    strict_filter: bool = True,
 ) -> Operation[int]:
     """Delete documents by id, and all that match a filter; return how many were there.
 
-    Raises RequestError on a bad filter, and when neither is given.
+    A request that was repeated tells only what its repetition found. strict_filter: as in a search.
+    Raises RequestError on a bad filter, and when neither is given; then nothing is deleted.
+    Cost: one request for every 1,000 ids, the filter with the first; each deletes all or nothing of what it names.
     """
     if not doc_ids and filter is None:
         raise RequestError("nothing to delete: give ids or a filter")
-    body = {"ids": listed(doc_ids, "doc_ids"), **({} if filter is None else {"filter": filter})}
-    return (yield from call(Request("POST", f"{documents_path(collection)}/delete", json=body), read_count("deleted")))
+    bodies: list[dict[str, Json]] = [{"ids": part} for part in _parts(listed(doc_ids, "doc_ids"))] or [{"ids": []}]
+    bodies[0] |= _filtered(filter, strict=strict_filter)
+    total = 0
+    for body in bodies:
+        patience_s = _BULK_PATIENCE_S if "filter" in body else None
+        request = Request("POST", f"{documents_path(collection)}/delete", json=body, patience_s=patience_s)
+        total += yield from call(request, read_count("deleted"))
+    return total
+
+
+def _filtered(condition: Filter | None, *, strict: bool) -> dict[str, Json]:
+    """Return what a body says of a filter, without what the server takes by default."""
+    if condition is None:
+        return {}
+    return {"filter": condition} if strict else {"filter": condition, "strict_filter": False}
 
 
 def page(
     collection: str,
     *,
     after: str | None = None,
-    limit: int = 50,
+    limit: int | None = None,
     filter: Filter | None = None,  # noqa: A002  as above
+    strict_filter: bool = True,
     include: Collection[Part] = ("text", "vectors"),
 ) -> Operation[Page]:
-    """Return up to `limit` documents by id, those after the id `after`, those that match a filter."""
-    given = {"after": after, "filter": filter}
-    body = {"limit": limit, "include": list(include)} | {
-        key: value for key, value in given.items() if value is not None
-    }
+    """Return up to `limit` documents by id, those after the id `after`, those that match a filter.
+
+    limit: None = 50, or as many as the server allows. strict_filter: as in a search.
+    """
+    given = {"after": after, "limit": limit}
+    body: dict[str, Json] = {key: value for key, value in given.items() if value is not None}
+    body |= {"include": list(include), **_filtered(filter, strict=strict_filter)}
     return call(Request("POST", f"{documents_path(collection)}/list", json=body), read_page)
 
 
-def count(collection: str, *, filter: Filter | None = None) -> Operation[int]:  # noqa: A002  as above
+def count(
+    collection: str,
+    *,
+    filter: Filter | None = None,  # noqa: A002  as above
+    strict_filter: bool = True,
+) -> Operation[int]:
     """Return how many documents there are, or how many match a filter.
 
-    A key that is bound to some of the documents counts those. Cost: one request; with a filter, or such a key, one for
-    every 1,000 documents counted.
+    A key that is bound to some of the documents counts those. strict_filter: as in a search.
     """
-    if filter is None:
-        known = (yield from describe(collection)).documents
-        if known is not None:
-            return known
-    total, after = 0, None
-    while True:
-        part = yield from page(collection, after=after, limit=_COUNTED_AT_ONCE, filter=filter, include=())
-        total += len(part.documents)
-        after = part.next
-        if after is None:
-            return total
+    body = _filtered(filter, strict=strict_filter)
+    return call(Request("POST", f"{documents_path(collection)}/count", json=body), read_count("documents"))
 
 
 def upsert(collection: str, chunks: Iterable[bytes] | AsyncIterable[bytes]) -> Operation[UpsertReport]:

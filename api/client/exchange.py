@@ -250,11 +250,27 @@ def listed(values: Iterable[str], what: str) -> list[str]:
 def to_json(value: Json) -> bytes:
     """Return `value` as UTF-8 JSON; arrays become lists, sets of ids too. Raises RequestError."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain, separators=(",", ":")).encode()
-    except (TypeError, ValueError) as error:
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise RequestError(
             f"cannot be sent as JSON: {error}; expected finite numbers, text, lists and objects"
         ) from error
+    _check_names(value)  # after `dumps`, which ends where a value holds itself
+    return written
+
+
+def _check_names(value: Json) -> None:
+    """Raise RequestError on a member whose name is no text: `dumps` makes text of it, perhaps that of another one."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, Mapping):
+            for name in item:
+                if not isinstance(name, str):
+                    raise RequestError(f"cannot be sent as JSON: the name {name!r:.80} is no text; expected a string")
+            pending += item.values()
+        elif isinstance(item, list | tuple):
+            pending += item
 
 
 def _plain(value: object) -> Json:

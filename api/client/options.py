@@ -68,6 +68,7 @@ class SearchOptions(TypedDict, total=False):
     """Everything about a search but its query text. See retrieval.types.SearchRequest for the words.
 
     vectors: by field, in place of encoding the text. like: id of a document to find similar ones to.
+    strict_filter: False takes a field that no document has as missing everywhere, in place of an error.
     timeout_ms: how long the server may take. include: parts of a hit to send; snippet_chars: 0 for none.
     """
 
@@ -77,6 +78,7 @@ class SearchOptions(TypedDict, total=False):
     k: int
     offset: int
     filter: Filter | None
+    strict_filter: bool
     depth: int | None
     effort: Effort
     group: Literal["document", "passage"]

@@ -12,12 +12,17 @@ from index.errors import ConfigError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def presented(method: F, make: Callable[..., Any]) -> F:
-    """Give `method` the name, docstring and parameters of the operation it performs, and the result's type."""
+def presented(method: F, make: Callable[..., Any], *, given: int) -> F:
+    """Give `method` name and docstring of the operation it performs, the result's type, and its parameters.
+
+    given: how many of these, the first ones, the method has from `self`.
+    """
     update_wrapper(method, make)
     signature = inspect.signature(make)
     _, _, result = get_args(signature.return_annotation)
-    method.__signature__ = signature.replace(return_annotation=result)  # type: ignore[attr-defined]  # inspect's hook
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    shown = signature.replace(parameters=[own, *list(signature.parameters.values())[given:]], return_annotation=result)
+    method.__signature__ = shown  # type: ignore[attr-defined]  # inspect's hook
     return method
 
 

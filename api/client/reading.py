@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from api.client.results import Embeddings, Page, Reranked, Result, SearchResult, Written
+from api.client.results import Embeddings, Page, Reranked, Reranking, Result, SearchResult, Written
 from retrieval.types import Document, Json, StoredDocument
 
 T = TypeVar("T")
@@ -68,8 +68,12 @@ def _checked(kind: type[T], value: Json, place: str) -> T:
 
 
 def read_document(value: Json) -> StoredDocument:
-    """Build a stored document; its vectors become float32 arrays, its version a number."""
+    """Build a stored document; its vectors become float32 arrays, its version a number.
+
+    Its metadata must be there, if only as null: an answer that tells less of a document is not one with empty members.
+    """
     document = _object(value, "a document")
+    _member(document, "metadata")
     vectors = _checked(dict, document.get("vectors") or {}, "vectors")
     try:
         arrays = {name: np.asarray(vector, dtype=np.float32) for name, vector in vectors.items()}
@@ -89,6 +93,13 @@ def read_version(value: Json) -> int:
 def read_written(value: Json) -> Written:
     """Build what a write did."""
     return read(Written, {**_object(value, "the answer"), "version": read_version(value)})
+
+
+def read_patched(value: Json) -> StoredDocument | Written:
+    """Build the answer to a patch: the document, or what was done to it, for a key that may not read."""
+    if "metadata" in _object(value, "the answer"):
+        return read_document(value)
+    return Written(_checked(str, _member(value, "id"), "id"), read_version(value), "patched")
 
 
 def read_result(value: Json) -> Result:
@@ -140,14 +151,17 @@ def read_embeddings(value: Json) -> Embeddings:
         matrix = np.stack(vectors).astype(np.float32, copy=False)
     except (TypeError, ValueError) as error:
         raise UnreadableError(f"embeddings: {error}") from error
-    usage = _object(_member(value, "usage"), "usage")
-    return Embeddings(matrix, str(_member(value, "model")), _checked(int, _member(usage, "total_tokens"), "tokens"))
+    tokens = _checked(int, _member(_object(_member(value, "usage"), "usage"), "total_tokens"), "tokens")
+    truncated = _checked(int, _object(value, "the answer").get("truncated", 0), "truncated")
+    return Embeddings(matrix, str(_member(value, "model")), tokens, truncated)
 
 
-def read_reranked(value: Json) -> list[Reranked]:
-    """Build the answer to /v1/rerank, best first."""
+def read_reranking(value: Json) -> Reranking:
+    """Build the answer to /v1/rerank, best first; its warnings are our notes."""
     results = [_object(item, "a result") for item in items(value, "results")]
-    return [read(Reranked, {**item, "score": _member(item, "relevance_score")}) for item in results]
+    places = tuple(read(Reranked, {**item, "score": _member(item, "relevance_score")}) for item in results)
+    warnings = _object(_object(value, "the answer").get("meta") or {}, "meta").get("warnings") or []
+    return Reranking(places, tuple(map(str, _checked(list, warnings, "warnings"))))
 
 
 def read_aliases(value: Json) -> dict[str, str]:

@@ -33,7 +33,7 @@ class CollectionSummary:
     """A collection as the server sees it.
 
     state: "ready", "read-only" (another process writes it), or "failed" (it cannot be opened). The counts are missing
-    for a failed one, and for a key that may see some of the documents only.
+    for a failed one, and for a key that may see some of the documents only; of a failed one the fields are, too.
     fresh_passages: written since the last compaction. replaced_passages: dead ones that it will drop.
     modes: what a search may ask for. job: id of the one that runs.
     """
@@ -98,6 +98,16 @@ class UpsertReport:
     truncated: int
     failed: int
     errors: tuple[LineError, ...] = ()
+
+    @property
+    def refusal(self) -> str | None:
+        """What to say of the documents that were refused, and why the first one was; None where none was."""
+        if not self.failed:
+            return None
+        said = f"the server refused {self.failed:,} of {self.lines:,} documents"
+        for first in self.errors[:1]:
+            said += f"; {repr(first.id)[:80] if first.id else f'line {first.line}'}: {first.message}"
+        return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +181,15 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """vectors: float32 (N, D), in the order of the texts. tokens: what they came to together."""
+    """vectors: float32 (N, D), in the order of the texts. tokens: what they came to together.
+
+    truncated: texts of which the encoder's window held only the beginning.
+    """
 
     vectors: Vectors
     model: str
     tokens: int
+    truncated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +198,14 @@ class Reranked:
 
     index: int
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reranking:
+    """The answer to a rerank request, best first. notes: anything degraded."""
+
+    results: tuple[Reranked, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

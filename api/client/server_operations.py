@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 from api.client.errors import JobError
 from api.client.exchange import (
@@ -18,8 +19,8 @@ from api.client.exchange import (
     segment,
 )
 from api.client.options import Chunking, DenseField, LexicalField
-from api.client.reading import read, read_aliases, read_embeddings, read_list, read_reranked
-from api.client.results import CollectionSummary, Embeddings, Health, Job, Model, Reranked
+from api.client.reading import read, read_aliases, read_embeddings, read_list, read_reranking
+from api.client.results import CollectionSummary, Embeddings, Health, Job, Model, Reranking
 from retrieval.types import Json
 
 _FIRST_LOOK_S = 0.1
@@ -48,8 +49,8 @@ def create_collection(
 
 
 def delete_collection(name: str) -> Operation[None]:
-    """Delete a collection with everything in it; an alias does not name one here. Raises NotFoundError."""
-    return call(Request("DELETE", collection_path(name)), nothing)
+    """Delete a collection with everything in it; an alias does not name one here. Raises NotFoundError. Sent once."""
+    return call(Request("DELETE", collection_path(name), repeatable=False), nothing)
 
 
 def aliases() -> Operation[dict[str, str]]:
@@ -63,8 +64,8 @@ def set_alias(alias: str, collection: str) -> Operation[None]:
 
 
 def delete_alias(alias: str) -> Operation[None]:
-    """Take an alias away; its collection stays. Raises NotFoundError."""
-    return call(Request("DELETE", f"/v1/aliases/{segment(alias)}"), nothing)
+    """Take an alias away; its collection stays. Raises NotFoundError. Sent once."""
+    return call(Request("DELETE", f"/v1/aliases/{segment(alias)}", repeatable=False), nothing)
 
 
 def jobs() -> Operation[list[Job]]:
@@ -89,17 +90,23 @@ def wait(running: Job) -> Operation[Job]:
     return running
 
 
-def embeddings(texts: Sequence[str], model: str = "default") -> Operation[Embeddings]:
-    """Return one vector for each text. model: an encoder that `models` lists."""
-    body = {"input": listed(texts, "texts"), "model": model, "encoding_format": "base64"}
+def embeddings(
+    texts: Sequence[str], model: str = "default", *, input_type: Literal["query", "passage"] = "passage"
+) -> Operation[Embeddings]:
+    """Return one vector for each text.
+
+    model: an encoder that `models` lists. input_type: whether the texts are searched with, or are to be found; many
+    encoders have a prompt for each.
+    """
+    body = {"input": listed(texts, "texts"), "model": model, "encoding_format": "base64", "input_type": input_type}
     return call(Request("POST", "/v1/embeddings", json=body), read_embeddings)
 
 
-def rerank(query: str, texts: Sequence[str], model: str, top_n: int | None = None) -> Operation[list[Reranked]]:
+def rerank(query: str, texts: Sequence[str], model: str, top_n: int | None = None) -> Operation[Reranking]:
     """Return the texts by how well they answer the query, best first; the `top_n` best ones. model: see `models`."""
     limit = {} if top_n is None else {"top_n": top_n}
     body = {"query": query, "documents": listed(texts, "texts"), "model": model, **limit}
-    return call(Request("POST", "/v1/rerank", json=body), read_reranked)
+    return call(Request("POST", "/v1/rerank", json=body), read_reranking)
 
 
 def models() -> Operation[list[Model]]:

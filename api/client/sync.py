@@ -22,7 +22,7 @@ def _of_server(make: Callable[P, Operation[T]]) -> Callable[Concatenate["Grapnel
     def method(self: "Grapnel", /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.perform(make(*args, **kwargs))
 
-    return presented(method, make)
+    return presented(method, make, given=0)
 
 
 def _of_collection(
@@ -31,7 +31,7 @@ def _of_collection(
     def method(self: "CollectionClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.client.perform(make(self.name, *args, **kwargs))
 
-    return presented(method, make)
+    return presented(method, make, given=1)
 
 
 class Grapnel:
@@ -150,13 +150,17 @@ class CollectionClient:
         self,
         *,
         filter: Filter | None = None,  # noqa: A002  the field's word
+        strict_filter: bool = True,
         include: Collection[document_operations.Part] = ("text", "vectors"),
-        page_size: int = 100,
+        page_size: int | None = None,
     ) -> Iterator[StoredDocument]:
-        """Yield all documents by id, or those that match a filter; each page as of the moment it is asked for."""
+        """Yield all documents by id, or those that match a filter; each page as of the moment it is asked for.
+
+        strict_filter: as in a search. page_size: None = 50, or as many as the server allows.
+        """
         after = None
         while True:
-            page = self.page(after=after, limit=page_size, filter=filter, include=include)
+            page = self.page(after=after, limit=page_size, filter=filter, strict_filter=strict_filter, include=include)
             yield from page.documents
             after = page.next
             if after is None:

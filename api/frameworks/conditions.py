@@ -1,13 +1,10 @@
-"""Filters as the adapters put them together, and what they mean where fields are missing."""
+"""Filters as the adapters put them together."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeAlias, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
 
-from index.errors import RequestError
-from retrieval.filters import ID, keys, parse_filter
+from retrieval.filters import ID
 from retrieval.types import Json
-
-T = TypeVar("T")
 
 Condition: TypeAlias = Mapping[str, Json]
 """A filter in the grammar of retrieval/filters.py."""
@@ -35,30 +32,3 @@ def one_of_ids(doc_ids: Sequence[str], key: str = ID) -> Condition:
     if not comparisons:
         return NOTHING
     return comparisons[0] if len(comparisons) == 1 else {"type": "or", "filters": comparisons}
-
-
-def leniently(condition: Condition | None, call: Callable[[Condition | None], T], knows: Callable[[str], bool]) -> T:
-    """Call with a filter; where it names fields that no document has, with what it means then."""
-    if condition is None:
-        return call(None)
-    try:
-        return call(condition)
-    except RequestError:
-        unknown = {key for key in keys(parse_filter(condition)) if not knows(key)}
-        if not unknown:
-            raise
-        return call(_with_missing(condition, unknown))
-
-
-def _with_missing(condition: Condition, unknown: set[str]) -> Condition:
-    """Return a valid filter with its comparisons of fields that are missing everywhere decided."""
-    match condition["type"]:
-        case "and" | "or":
-            return {**condition, "filters": [_with_missing(part, unknown) for part in condition["filters"]]}
-        case "not":
-            return {**condition, "filter": _with_missing(condition["filter"], unknown)}
-        case kind if condition["key"] in unknown:
-            absence = kind in ("ne", "nin") or (kind == "exists" and condition.get("value") is False)
-            return EVERYTHING if absence else NOTHING
-        case _:
-            return condition

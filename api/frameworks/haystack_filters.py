@@ -67,7 +67,7 @@ def _logic(value: dict[str, Any]) -> Condition:
 def _comparison(value: dict[str, Any]) -> Condition:
     _need(value, "operator", "value")
     key, operator = _key(value["field"]), value["operator"]
-    operand = value["value"].isoformat() if isinstance(value["value"], date) else value["value"]
+    operand = _operand(value["value"])
     if operator in ("==", "!="):
         return _equality(key, "eq" if operator == "==" else "ne", operand)
     if operator in ("in", "not in"):
@@ -81,6 +81,13 @@ def _comparison(value: dict[str, Any]) -> Condition:
     if isinstance(operand, list):
         raise FilterError(f"{operator} takes a number or a date, not a list")
     return {"type": _ORDER[operator], "key": key, "value": operand}
+
+
+def _operand(value: Any) -> Any:
+    """Return a value, or a list of them, with dates as they are stored."""
+    if isinstance(value, list):
+        return [_operand(item) for item in value]
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def _equality(key: str, kind: str, operand: Any) -> Condition:

@@ -147,11 +147,17 @@ class GrapnelDocumentStore:
     def update_by_filter(self, filters: dict[str, Any], meta: Metadata) -> int:
         """Merge into the metadata of the documents that match; return how many. Nothing is encoded again.
 
-        Raises FilterError, on empty filters too. All of them are in memory at once.
+        Each is merged by itself, into what it is by then; one that is deleted meanwhile stays so. Only where a value
+        is None, which a merge cannot set, are documents written whole: then one that another program changes or deletes
+        between the look and the write becomes what it was, and is encoded again if nothing else has its text.
+        Raises FilterError, on empty filters too. Cost: on a server, a request for each document; all of them are in
+        memory at once.
         """
         if OWN in meta:
             raise CorpusError(f"metadata under {OWN!r} is this adapter's: choose another name")
         matching = list(self.store.documents(_needed(filters)))
+        if None not in meta.values():
+            return sum(self.store.merge(each.id, meta) for each in matching)
         self.store.add([replace(each, metadata={**each.metadata, **meta}) for each in matching])
         return len(matching)
 

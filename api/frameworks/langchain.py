@@ -12,11 +12,11 @@ GrapnelVectorStore(mine, OpenAIEmbeddings())
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
-from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document as LangChainDocument
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
@@ -92,6 +92,23 @@ class GrapnelVectorStore(VectorStore):
         return made
 
     # -- documents ----------------------------------------------------------------------------------------------
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Add or replace texts; return their ids. Without ids (none, or an empty list) each gets a new UUID.
+
+        Raises RequestError, which is a ValueError, unless there are as many ids as texts; else as `add_documents`.
+        """
+        given = list(texts)
+        if ids and len(ids) != len(given):  # LangChain's own leaves out the texts that have no id
+            raise RequestError(f"{len(ids)} ids for {len(given)} texts: give one for each, or none")
+        return super().add_texts(given, metadatas, ids=ids or None, **kwargs)
 
     def add_documents(
         self, documents: list[LangChainDocument], *, ids: Sequence[str | None] | None = None, **kwargs: Any
@@ -252,6 +269,12 @@ class GrapnelRetriever(BaseRetriever):
             group=self.group,
         )
         return [document for document, _ in found]
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[LangChainDocument]:
+        blocking = run_manager.get_sync()
+        return await run_in_executor(None, self._get_relevant_documents, query, run_manager=blocking, k=k)
 
 
 def _scored(hit: Hit) -> tuple[LangChainDocument, float]:

@@ -1,19 +1,21 @@
 """Encoders and rerankers for the adapters: of this process, or of a server."""
 
+import logging
 from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from api.client import Embeddings, Grapnel
-from api.client.exchange import Operation, Request, call
-from api.client.reading import read_embeddings
+from api.client import Grapnel
 from index.errors import RerankerError
 from index.types import Vectors
-from retrieval.encoders import EncoderConfig, passage_text
+from retrieval.encoders import EncoderConfig
 from retrieval.field_vectors import Encoders
 from retrieval.protocols import Candidate, RerankResult
-from retrieval.types import Passage, Query
+from retrieval.store.records import titled
+from retrieval.types import Query
+
+log = logging.getLogger(__name__)
 
 _TEXTS = 256
 """Texts in one request to a server: what it takes unless it is configured otherwise."""
@@ -21,7 +23,10 @@ _TEXTS = 256
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Makes vectors of texts. Safe to call from several threads. Both calls return float32 (N, D), in order."""
+    """Makes vectors of texts. Safe to call from several threads. Both calls return float32 (N, D), in order.
+
+    Of a text beyond the encoder's window only the beginning is read; the log says of how many.
+    """
 
     def queries(self, texts: Sequence[str]) -> Vectors:
         """Encode what is searched for."""
@@ -47,7 +52,9 @@ class LocalEmbedder:
 
     def passages(self, texts: Sequence[str]) -> Vectors:
         """See Embedder."""
-        return self._encoder.encode_texts(list(texts)).vectors
+        batch = self._encoder.encode_texts(list(texts))
+        _log_truncated(batch.truncated)
+        return batch.vectors
 
 
 class ServerEmbedder:
@@ -69,13 +76,15 @@ class ServerEmbedder:
         if not texts:
             return np.empty((0, 0), np.float32)
         parts = [texts[start : start + _TEXTS] for start in range(0, len(texts), _TEXTS)]
-        return np.concatenate([self._client.perform(_embeddings(part, self._model, side)).vectors for part in parts])
+        made = [self._client.embeddings(part, self._model, input_type=side) for part in parts]
+        _log_truncated(sum(each.truncated for each in made))
+        return np.concatenate([each.vectors for each in made])
 
 
-def _embeddings(texts: Sequence[str], model: str, side: str) -> Operation[Embeddings]:
-    """Ask as the client's own `embeddings`, and say which prompt the texts need."""
-    body = {"input": list(texts), "model": model, "encoding_format": "base64", "input_type": side}
-    return call(Request("POST", "/v1/embeddings", json=body), read_embeddings)
+def _log_truncated(count: int) -> None:
+    """Log what the frameworks have no place for."""
+    if count:
+        log.info("embedding: the encoder's window held only the beginning of %d texts", count)
 
 
 class ServerReranker:
@@ -94,8 +103,12 @@ class ServerReranker:
         deadline: float | None,  # noqa: ARG002  the client's timeout decides
     ) -> RerankResult:
         """Order the candidates; the server answers within its own limit of time, or fails."""
-        texts = [passage_text(Passage("", 0, 0, len(text), text, title)) for text, title in candidates]
-        places = self._client.rerank(query, texts, self._model, top_n=top_k)
+        if not candidates:  # a server takes one at least
+            return RerankResult(order=(), scores=())
+        texts = [titled(title, text) for text, title in candidates]
+        found = self._client.rerank(query, texts, self._model, top_n=top_k)
+        places = found.results
         if len({place.index for place in places}) != min(top_k, len(texts)):
             raise RerankerError(f"{self._model!r} gave {len(places)} places of {len(texts)} texts, {top_k} were wanted")
-        return RerankResult(order=tuple(place.index for place in places), scores=tuple(place.score for place in places))
+        order, scores = tuple(place.index for place in places), tuple(place.score for place in places)
+        return RerankResult(order=order, scores=scores, notes=found.notes)

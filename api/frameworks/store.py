@@ -3,18 +3,16 @@
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from api.client import CollectionClient, Grapnel, Page, SearchResult
+from api.client import CollectionClient, Grapnel
 from api.client.options import DenseField, LexicalField, SearchOptions
-from api.frameworks.conditions import Condition, leniently
-from index.errors import ConfigError, ConflictError, CorpusError, ForbiddenError, NotFoundError, RequestError
-from retrieval.filters import parse_filter
+from api.frameworks.conditions import Condition
+from index.errors import ConfigError, ConflictError, CorpusError, IndexFormatError, NotFoundError, RequestError
 from retrieval.types import Document, Hit, Json, SearchRequest
 
 if TYPE_CHECKING:
@@ -22,14 +20,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _CLIENTS = "external-"
 """How the fingerprint of a field begins whose vectors clients bring; their dimension follows."""
 
 _PAGE = 1_000
-_IDS = 500
-"""Ids in one request to a server, which takes 1,000 unless it is configured otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +93,17 @@ class Store(Protocol):
     def add(self, documents: Iterable[Document]) -> None:
         """Add or replace documents by id; of several with one id the last stays. They can be found when this returns.
 
-        Raises CorpusError on one that is not acceptable; those before it, and on a server those after it, are stored.
+        Raises CorpusError on one that is not acceptable. Those before it are stored, and on a server those after it,
+        too; one that cannot be sent at all (its metadata is no JSON, it is larger than the server takes: RequestError)
+        ends a stream, of which any part may be stored then. Adding all again is harmless.
+        """
+        ...
+
+    def merge(self, doc_id: str, changes: Mapping[str, Json]) -> bool:
+        """Merge `changes` into a document's metadata, whatever else it holds now; return whether it is there.
+
+        None removes a key. Nothing is encoded again. Raises CorpusError or RequestError on what is not acceptable, and
+        RequestError on the ids "." and ".." of a server, which no path carries.
         """
         ...
 
@@ -143,6 +147,14 @@ class FolderStore:
         """See Store."""
         self.collection.add(documents)
 
+    def merge(self, doc_id: str, changes: Mapping[str, Json]) -> bool:
+        """See Store."""
+        try:
+            self.collection.patch(doc_id, changes)
+        except NotFoundError:
+            return False
+        return True
+
     def get(self, doc_ids: Sequence[str]) -> list[Document | None]:
         """See Store."""
         return [None if stored is None else stored.document for stored in self.collection.stored(doc_ids)]
@@ -163,11 +175,7 @@ class FolderStore:
 
     def count(self, filter: Condition | None = None) -> int:  # noqa: A002  as above
         """See Store. Cost: no document is read."""
-        if filter is None:
-            return len(self.collection)
-        with self.collection.shard.reading() as reading:
-            allowed = reading.view.allowed(parse_filter(filter), strict=False)
-            return len(set(reading.view.documents(allowed.rows()).tolist()))
+        return self.collection.count(filter, strict_filter=False)
 
     def search(
         self, request: SearchRequest, *, mode: str | None = None, weights: Mapping[str, float] | None = None
@@ -179,7 +187,10 @@ class FolderStore:
 
             fusion = FusionConfig(tuple(weights), tuple(weights.values()))
             config = replace(self.collection.pipeline, default=HYBRID, fusion={HYBRID: fusion})
-            check_pipeline(config, self.collection.config, "weights")
+            try:
+                check_pipeline(config, self.collection.config, "weights")
+            except ConfigError as error:  # it is the request that names fields and weights, no file
+                raise RequestError(str(error)) from error
         lenient = replace(request, strict_filter=False)
         (ranking,) = self.collection.search_many([lenient], mode=mode, config=config)
         _log_notes(ranking.notes)
@@ -187,83 +198,67 @@ class FolderStore:
 
 
 class ServerStore:
-    """A collection of a server. layout: needed where the key may see only some documents: they are not told it."""
+    """A collection of a server."""
 
-    def __init__(self, collection: CollectionClient, layout: Layout | None = None) -> None:
+    def __init__(self, collection: CollectionClient) -> None:
         self.collection = collection
-        self._layout = layout
+        self._layout: Layout | None = None
 
     def layout(self) -> Layout:
-        """See Store. Raises ForbiddenError where the server does not tell."""
+        """See Store. Raises IndexFormatError where the server cannot open the collection."""
         if self._layout is None:
-            fields = self.collection.describe().fields
-            if not fields:
-                raise ForbiddenError("the server does not tell this key the collection's fields: give `layout`")
-            self._layout = _layout_of(fields)
+            summary = self.collection.describe()
+            if summary.state == "failed":
+                raise IndexFormatError(
+                    f"the server could not open collection {summary.name!r}: its log says why, and what to do"
+                )
+            self._layout = _layout_of(summary.fields)
         return self._layout
 
     def add(self, documents: Iterable[Document]) -> None:
         """See Store."""
-        report = self.collection.upsert(documents)
-        if report.failed:
-            first = report.errors[0]
-            raise CorpusError(f"{report.failed} of {report.lines} documents are refused, first {first.message}")
+        refusal = self.collection.upsert(documents).refusal
+        if refusal is not None:
+            raise CorpusError(refusal)
+
+    def merge(self, doc_id: str, changes: Mapping[str, Json]) -> bool:
+        """See Store. Cost: one request."""
+        try:
+            self.collection.patch(doc_id, changes)
+        except NotFoundError:
+            return False
+        return True
 
     def get(self, doc_ids: Sequence[str]) -> list[Document | None]:
-        """See Store. Cost: one request for every 500 ids."""
-        found = [each for part in _parts(doc_ids) for each in self.collection.get_many(part)]
-        return [None if stored is None else stored.document for stored in found]
+        """See Store. Cost: one request for every 1,000 ids."""
+        return [None if stored is None else stored.document for stored in self.collection.get_many(doc_ids)]
 
     def delete(self, doc_ids: Sequence[str] = (), *, filter: Condition | None = None) -> int:  # noqa: A002  field's word
-        """See Store. Cost: one request for every 500 ids, and one for the filter."""
-        count = sum(self.collection.delete_many(part) for part in _parts(doc_ids))
-        if filter is not None:
-            count += self._leniently(filter, lambda condition: self.collection.delete_many(filter=condition))
-        return count
+        """See Store. Cost: one request for every 1,000 ids."""
+        if not doc_ids and filter is None:
+            return 0
+        return self.collection.delete_many(doc_ids, filter=filter, strict_filter=False)
 
     def documents(self, filter: Condition | None = None) -> Iterator[Document]:  # noqa: A002  as above
-        """See Store. Cost: one request for every 100 documents."""
-        after = None
-        while True:
-            page = self._leniently(filter, partial(self._page, after))
-            yield from (stored.document for stored in page.documents)
-            after = page.next
-            if after is None:
-                return
-
-    def _page(self, after: str | None, condition: Condition | None) -> Page:
-        return self.collection.page(after=after, limit=100, filter=condition)
+        """See Store. Cost: one request for every 50 documents, with a filter each looks at all matching ids."""
+        for stored in self.collection.documents(filter=filter, strict_filter=False):
+            yield stored.document
 
     def count(self, filter: Condition | None = None) -> int:  # noqa: A002  as above
-        """See Store. Cost: with a filter, one request for every 1,000 documents that match."""
-        return self._leniently(filter, lambda condition: self.collection.count(filter=condition))
+        """See Store. Cost: one request."""
+        return self.collection.count(filter=filter, strict_filter=False)
 
     def search(
         self, request: SearchRequest, *, mode: str | None = None, weights: Mapping[str, float] | None = None
     ) -> list[Hit]:
-        """See Store."""
+        """See Store. Raises RequestError on a task of the query other than search: a server knows no other."""
         options = _options(request)
         options["mode"] = mode
         if weights is not None:
             options["fusion"] = {"parts": list(weights), "weights": list(weights.values())}
-
-        def call(condition: Condition | None) -> SearchResult:
-            options["filter"] = condition
-            return self.collection.search(request.query.text, **options)
-
-        result = self._leniently(request.filter, call)
+        result = self.collection.search(request.query.text, **options)
         _log_notes(result.notes)
         return [Hit(hit.id, hit.passage, hit.score, hit.stage, hit.evidence, dict(hit.metadata)) for hit in result.hits]
-
-    def _leniently(self, condition: Condition | None, call: Callable[[Condition | None], T]) -> T:
-        return leniently(condition, call, self._knows)
-
-    def _knows(self, key: str) -> bool:
-        try:
-            self.collection.page(limit=1, filter={"type": "exists", "key": key}, include=())
-        except RequestError:
-            return False
-        return True
 
 
 def refuse(options: Iterable[str]) -> None:
@@ -276,13 +271,22 @@ def _layout_of(fields: Mapping[str, Json]) -> Layout:
     dense = {name: about for name, about in fields.items() if about["kind"] == "dense"}
     prints = {name: str(about["fingerprint"]) for name, about in dense.items()}
     external = {name: int(each.removeprefix(_CLIENTS)) for name, each in prints.items() if each.startswith(_CLIENTS)}
-    lexical = tuple(name for name in fields if name not in dense)
+    lexical = tuple(name for name, about in fields.items() if about["kind"] == "lexical")
     return Layout({name: about["metric"] for name, about in dense.items()}, external, lexical)
 
 
 def _options(request: SearchRequest) -> SearchOptions:
-    """Return what a request asks for beyond its text and filter, in the client's words."""
-    options: SearchOptions = {"k": request.k, "offset": request.offset, "group": request.group, "snippet_chars": 0}
+    """Return what a request asks for beyond its text, in the client's words; filters are lenient."""
+    if request.query.task != "search":
+        raise RequestError(f"the query's task is {request.query.task!r}: a server encodes for 'search' alone")
+    options: SearchOptions = {
+        "k": request.k,
+        "offset": request.offset,
+        "filter": request.filter,
+        "strict_filter": False,
+        "group": request.group,
+        "snippet_chars": 0,
+    }
     if request.query.vectors:
         options["vectors"] = request.query.vectors
     if request.depth is not None:
@@ -301,10 +305,6 @@ def _options(request: SearchRequest) -> SearchOptions:
     return options
 
 
-def _parts(doc_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (doc_ids[start : start + _IDS] for start in range(0, len(doc_ids), _IDS))
-
-
 def _log_notes(notes: Sequence[str]) -> None:
     """Log what the frameworks have no place for."""
     for note in notes:
@@ -314,6 +314,8 @@ def _log_notes(notes: Sequence[str]) -> None:
 # -- opening ----------------------------------------------------------------------------------------------------------
 
 _opened: "weakref.WeakValueDictionary[Path, FolderStore]" = weakref.WeakValueDictionary()
+_closed: dict[Path, threading.Event] = {}
+"""Folder -> set once the last store of it has let go of its files, which is later than nobody having it any more."""
 _opening = threading.Lock()
 
 
@@ -321,22 +323,41 @@ def open_folder(folder: str | Path, dim: int | None = None) -> FolderStore:
     """Open the collection in a folder for reading and writing; make it where there is none.
 
     dim: of the vectors that clients bring to a new one; None = it encodes with the packaged model. All of this process
-    that open one folder share the store; it is closed when nobody has it any more.
-    Raises LockedError while another process writes to it: use a server then.
+    that open one folder share the store; it is closed when nobody has it any more, and who opens the folder again
+    meanwhile waits for that. Raises LockedError while another process writes to it: use a server then.
     """
     from retrieval.collection import Collection  # noqa: PLC0415  those of a server need none of it
     from retrieval.collection_config import FILE  # noqa: PLC0415
 
     path = Path(folder).resolve()
-    with _opening:
-        store = _opened.get(path)
-        if store is None:
-            exists = (path / FILE).is_file()
-            collection = Collection.open(path, writable=True) if exists else Collection.create(path, _config(dim))
-            store = FolderStore(collection)
-            weakref.finalize(store, collection.close)
-            _opened[path] = store
-        return store
+    while True:
+        with _opening:
+            store = _opened.get(path)
+            if store is not None:
+                return store
+            before = _closed.get(path)
+            if before is None or before.is_set():
+                exists = (path / FILE).is_file()
+                collection = Collection.open(path, writable=True) if exists else Collection.create(path, _config(dim))
+                store = FolderStore(collection)
+                _closed[path] = threading.Event()
+                weakref.finalize(store, _close, collection, _closed[path])
+                _opened[path] = store
+                return store
+        before.wait()  # on another thread; other folders can be opened meanwhile
+
+
+def _close(collection: "Collection", closed: threading.Event) -> None:
+    """Close what nobody has any more, on whatever thread that turns out."""
+    from retrieval.collection import COMPACTION_THREAD  # noqa: PLC0415  as above
+
+    if threading.current_thread().name == COMPACTION_THREAD:  # it would wait for itself
+        threading.Thread(target=_close, args=(collection, closed)).start()
+        return
+    try:
+        collection.close()
+    finally:
+        closed.set()
 
 
 def _config(dim: int | None) -> Any:

@@ -24,9 +24,9 @@ from api.http import (
 from api.http.description import describe_access
 from api.http.dialects import Dialects
 from api.http.metrics import Metrics
-from api.http.middleware import Access, Admission, Bodies, Requests
-from api.http.traces import Traces, make_tracer
-from api.service import Service
+from api.http.middleware import Access, Admission, Bodies, Requests, note_search
+from api.http.traces import Traces, make_tracer, record_stages
+from api.service import Answer, SearchSpec, Service
 
 VERSION = "1"
 
@@ -56,6 +56,14 @@ def create_app(service: Service) -> FastAPI:
     tracer = make_tracer(service.config.traces)
     mcp = routes_mcp.McpEndpoint(service)
 
+    def observe(collection: str, spec: SearchSpec, answer: Answer) -> None:
+        metrics.search(answer.ranking)
+        note_search(collection, spec, answer)
+        if tracer is not None:
+            record_stages(tracer, answer.ranking.timings_s)
+
+    service.observe = observe
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
@@ -75,7 +83,7 @@ def create_app(service: Service) -> FastAPI:
             Middleware(Requests, metrics=metrics, slow_ms=service.config.log.slow_ms),
             *([] if tracer is None else [Middleware(Traces, tracer=tracer)]),
             Middleware(Access, keys=service.keys, trusted_hosts=service.config.trusted_hosts()),
-            Middleware(Admission, is_full=service.is_full),
+            Middleware(Admission, admit=service.admit),
             Middleware(Bodies, limits=service.limits),
         ],
     )

@@ -1,6 +1,8 @@
 """A stream of documents, one a line: read, checked and stored in batches, in bounded memory."""
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
@@ -8,12 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from api.flaws import flaw_text
 from api.http.answers import read_json
 from api.http.schemas import DocumentIn
-from api.http.vectors import client_vectors
+from api.http.vectors import document_of
 from api.keys import Principal
 from api.service import Service
-from index.errors import ConflictError, CorpusError, ForbiddenError, RequestError
+from index.errors import ConflictError, CorpusError, ForbiddenError, OverloadedError, RequestError
 from retrieval.ingest import AddReport
 from retrieval.types import Document
 
@@ -35,6 +38,7 @@ class Bulk:
         self._collection = collection
         self._report = AddReport()
         self._lines = 0
+        self._settled = 0
         self._failed = 0
         self._errors: list[dict[str, Any]] = []
         self._batch: dict[str, tuple[int, Document]] = {}
@@ -44,6 +48,7 @@ class Bulk:
         """Store what the stream holds, and say what became of it.
 
         While a batch is stored nothing more is read, so that a fast client waits instead of filling the memory.
+        Raises what ends the stream; `report` then says how far it came.
         """
         try:
             async for line in self._split(chunks):
@@ -59,8 +64,15 @@ class Bulk:
                     await self._store()
         finally:  # where the stream breaks off, too
             await self._store()
-        counts = asdict(self._report)
-        return {"lines": self._lines, **counts, "failed": self._failed, "errors": self._errors}
+        self._settled = self._lines
+        return self.report()
+
+    def report(self) -> dict[str, Any]:
+        """Say what became of the stream so far, as JSON values. lines: the first ones, all of which have their outcome.
+
+        A client whose stream was ended goes on behind them; what it sends twice is unchanged and costs little.
+        """
+        return {"lines": self._settled, **asdict(self._report), "failed": self._failed, "errors": self._errors}
 
     async def _split(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         most = self._service.limits.line_bytes
@@ -88,12 +100,11 @@ class Bulk:
             return None
         try:
             given = DocumentIn.model_validate(read_json(line))
-            return Document(given.id, given.text, given.title, given.metadata, client_vectors(given.vectors))
+            return document_of(given.id, given)
         except json.JSONDecodeError as error:
             self._refuse(self._lines, None, f"not JSON: {error.msg}")
         except ValidationError as error:
-            flaw = error.errors(include_input=False, include_url=False)[0]
-            self._refuse(self._lines, None, f"{'.'.join(str(part) for part in flaw['loc'])}: {flaw['msg']}")
+            self._refuse(self._lines, None, flaw_text(error.errors(include_input=False, include_url=False)[0]))
         except RequestError as error:
             self._refuse(self._lines, None, str(error))
         return None
@@ -107,12 +118,12 @@ class Bulk:
         batch, self._batch, self._batch_bytes = list(self._batch.values()), {}, 0
         if batch:
             await self._store_batch(batch)
+            self._settled = batch[-1][0]
 
     async def _store_batch(self, batch: list[tuple[int, Document]]) -> None:
         """Store a batch; where a document in it is refused, halve it until the refused ones are alone."""
         try:
-            documents = [document for _, document in batch]
-            self._report += await self._service.documents.add_stream(self._principal, self._collection, documents)
+            self._report += await self._add([document for _, document in batch])
         except _REFUSALS as error:
             if len(batch) == 1:
                 self._refuse(batch[0][0], batch[0][1].id, str(error))
@@ -120,3 +131,14 @@ class Bulk:
             middle = len(batch) // 2
             await self._store_batch(batch[:middle])
             await self._store_batch(batch[middle:])
+
+    async def _add(self, documents: list[Document]) -> AddReport:
+        """Store documents. Where too much waits, so does the stream: one busy moment must not end hours of sending."""
+        until = time.monotonic() + self._service.limits.timeout_s
+        while True:
+            try:
+                return await self._service.documents.add_stream(self._principal, self._collection, documents)
+            except OverloadedError as error:
+                if time.monotonic() + error.retry_after_s > until:
+                    raise
+                await asyncio.sleep(error.retry_after_s)

@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 from fastapi import Depends, Path, Request
+from starlette.responses import Response
 
+from api.http.answers import JsonResponse
 from api.http.metrics import Metrics
 from api.http.problems import MEDIA_TYPE
 from api.http.schemas import ProblemOut
-from api.keys import Principal, Scope
+from api.keys import COLLECTION, Principal, Scope
 from api.service import Service
-from index.errors import ForbiddenError
 
 T = TypeVar("T")
 
@@ -41,8 +42,7 @@ def needs(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
 
     async def principal(request: Request) -> Principal:
         who: Principal = request.scope["grapnel.principal"]  # set by the middleware, or the path is public
-        if not who.may(scope):
-            raise ForbiddenError(f"this key has no {scope!r} scope")
+        service_of(request).check(who, scope)
         return who
 
     principal.scope = scope  # type: ignore[attr-defined]  # tests look at which route needs what
@@ -52,9 +52,10 @@ def needs(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
 Reader: TypeAlias = Annotated[Principal, Depends(needs("read"))]
 Writer: TypeAlias = Annotated[Principal, Depends(needs("write"))]
 Admin: TypeAlias = Annotated[Principal, Depends(needs("admin"))]
+Scraper: TypeAlias = Annotated[Principal, Depends(needs("metrics"))]
 
 Collection: TypeAlias = Annotated[
-    str, Path(pattern=r"^[a-z0-9_-]{1,64}$", description="A collection's name, or an alias.", examples=["python-docs"])
+    str, Path(pattern=f"^{COLLECTION}$", description="A collection's name, or an alias.", examples=["python-docs"])
 ]
 
 
@@ -81,3 +82,8 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         return task.result()
     finally:
         task.cancel()
+
+
+async def written(request: Request, characters: int, make: Callable[[], Any]) -> Response:
+    """Return what `make` makes of `characters` of text, as JSON; see `Service.made`."""
+    return await service_of(request).made(characters, lambda: JsonResponse(make()))

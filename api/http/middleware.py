@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -18,8 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http import problems
 from api.http.deps import ClientGoneError
 from api.http.metrics import Metrics
-from api.keys import LOCAL, Keys, Principal
+from api.keys import COLLECTION, LOCAL, Keys, Principal
 from api.server_config import Limits
+from api.service import Answer, SearchSpec
 from index.errors import OverloadedError
 
 log = logging.getLogger("api.requests")
@@ -28,12 +30,26 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _PUBLIC: Final = re.compile(r"/|/web/[^/]+|/health/(live|ready)|/openapi\.json|/health")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _STREAMED: Final = re.compile(r"/v1/collections/[^/]+/bulk")
-_SEARCH: Final = re.compile(r"/v1/collections/([a-z0-9_-]{1,64})/(?:search|context)")
-_RETRY_AFTER_S = 1.0
+_SEARCH: Final = re.compile(rf"(/v1/(?:collections|vector_stores)/)({COLLECTION})(/search|/context)")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _QUIET = ("/health", "/metrics")
-_READING = ("/search", "/context", "/get", "/list", "/embeddings", "/rerank", "/embed", "/mcp")
-"""How the addresses end whose POST changes nothing."""
+_READING = (
+    "/search",
+    "/context",
+    "/get",
+    "/list",
+    "/count",
+    "/embeddings",
+    "/rerank",
+    "/embed",
+    "/similarity",
+    "/mcp",
+)
+"""How the routes end whose POST changes nothing."""
+
+_slowest: "ContextVar[list[tuple[str, SearchSpec, Answer]]]" = ContextVar("slowest")
+"""Of the request under way: the slowest of its searches, if it has any."""
+
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -44,6 +60,13 @@ _HEADERS: Final = (
 def is_public(path: str) -> bool:
     """Return whether a path is answered without a key: the page, health, the description of the API."""
     return _PUBLIC.fullmatch(path) is not None
+
+
+def note_search(collection: str, spec: SearchSpec, answer: Answer) -> None:
+    """Keep what a search was, for the line in the log if its request is slow."""
+    slowest = _slowest.get([])
+    if not slowest or answer.total_s > slowest[0][2].total_s:
+        slowest[:] = [(collection, spec, answer)]
 
 
 class Requests:
@@ -62,6 +85,7 @@ class Requests:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope["grapnel.request_id"] = request_id
+        _slowest.set([])
         start = time.perf_counter()
         status = 0
 
@@ -94,11 +118,11 @@ class Requests:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
-        path = getattr(route, "path", "(none)")
-        method = scope["method"] if route is not None else "(none)"
+        path = str(scope.get("grapnel.route") or getattr(route, "path", "(none)"))
+        method = "(none)" if path == "(none)" else scope["method"]
         self._metrics.request(method, path, status, seconds)
         slow, failed = seconds > self._slow_s, status >= 500
-        changes = method not in _SAFE and not scope["path"].endswith(_READING)
+        changes = method not in _SAFE and not (method == "POST" and path.endswith(_READING))
         if path.startswith(_QUIET) or not (slow or failed or changes):
             return
         principal: Principal | None = scope.get("grapnel.principal")
@@ -110,6 +134,14 @@ class Requests:
             "ms": round(1000 * seconds, 1),
             "key": principal.name if principal else None,
         }
+        for collection, spec, answer in _slowest.get():
+            timings = answer.ranking.timings_s
+            about |= {
+                "search": collection,
+                "mode": answer.mode,
+                "k": spec.request.k,
+                "stages_ms": {stage: round(1000 * stage_s, 1) for stage, stage_s in timings.items()},
+            }
         level = logging.WARNING if slow or failed else logging.INFO
         log.log(level, "slow request" if slow else "request", extra=about)
 
@@ -199,26 +231,6 @@ def _same_address(pattern: str, host: str) -> bool:
         return False
 
 
-class Admission:
-    """Refuses a search of a collection whose queue is full before anything of it is read.
-
-    Under overload most requests are refused: what a refusal costs is taken from those that are answered.
-    """
-
-    def __init__(self, app: ASGIApp, is_full: Callable[[str], bool]) -> None:
-        self._app = app
-        self._is_full = is_full
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        search = _SEARCH.fullmatch(scope["path"]) if scope["type"] == "http" else None
-        if search is None or not self._is_full(search[1]):
-            await self._app(scope, receive, send)
-            return
-        error = OverloadedError(f"too many searches of {search[1]!r} are waiting: try again", _RETRY_AFTER_S)
-        await problems.problem_of(error, scope["grapnel.request_id"])(scope, receive, send)
-
-
 class Bodies:
     """Bounds the size of bodies (bulk streams are bounded by the line), and how long one may pause."""
 
@@ -261,6 +273,35 @@ class Bodies:
             return message
 
         return reading
+
+
+class Admission:
+    """Refuses a search of a collection for which too many wait, before it is routed or anything of its body is read.
+
+    Under overload most requests are refused: what a refusal costs is taken from those that are answered.
+    """
+
+    def __init__(self, app: ASGIApp, admit: Callable[[Principal, str], None]) -> None:
+        self._app = app
+        self._admit = admit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        search = _SEARCH.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if search is not None:
+            try:
+                self._admit(scope["grapnel.principal"], search[2])
+            except OverloadedError as error:
+                scope["grapnel.route"] = f"{search[1]}{{collection}}{search[3]}"
+                refusal = problems.problem(
+                    problems.OVERLOADED,
+                    str(error),
+                    scope["grapnel.request_id"],
+                    retry_after_s=error.retry_after_s,
+                )
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def _too_large(most: int) -> str:

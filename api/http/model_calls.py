@@ -10,7 +10,7 @@ from api.models import Embedded, Side
 from api.service import Service
 from index.errors import DeadlineError, NotFoundError, RequestError
 from index.types import Vectors
-from retrieval.protocols import Candidate
+from retrieval.protocols import Candidate, Encoder
 
 
 class Place(NamedTuple):
@@ -48,6 +48,12 @@ def _first(names: Sequence[str], what: str) -> str:
     return names[0]
 
 
+async def encoder_of(service: Service, model: str) -> Encoder:
+    """Return an encoder. Raises NotFoundError, UnavailableError until models are loaded."""
+    service.check_ready()
+    return await service.model_calls.run(lambda: service.models.encoder(model))
+
+
 async def embed(
     service: Service, principal: Principal, model: str, texts: Sequence[str], side: Side, dimensions: int | None
 ) -> Embedded:
@@ -59,7 +65,7 @@ async def embed(
     """
     if dimensions is not None:
         config = service.models.encoder_config(model)
-        encoder = await service.reads.run(lambda: service.models.encoder(model))
+        encoder = await encoder_of(service, model)
         may_cut = config.kind == "sentence-transformers" and config.dim is not None
         if dimensions > encoder.dim or (dimensions < encoder.dim and not may_cut):
             rule = f"1 to {encoder.dim:,}" if may_cut else f"{encoder.dim:,}"

@@ -11,13 +11,13 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from api.http.answers import JsonResponse, StrictRoute
-from api.http.deps import Collection, Reader, metrics_of, service_of, while_connected
+from api.http.deps import Collection, Reader, service_of, while_connected
 from api.http.dialects import Dialect, Lenient, Problem, errors, said
 from api.http.model_calls import embed
 from api.http.schemas import MOST, Filter
 from api.keys import Principal
 from api.service import RerankSpec, SearchSpec, Service
-from index.errors import RequestError
+from index.errors import DeadlineError, GrapnelError, RequestError, RerankerError
 from index.types import Vectors
 from retrieval.types import Hit, Query, SearchRequest
 
@@ -204,7 +204,7 @@ class VectorStorePage(BaseModel):
     next_page: str | None
 
 
-@router.post("/v1/vector_stores/{collection}/search", response_model=VectorStorePage, responses=_ERRORS)
+@router.post("/v1/vector_stores/{collection}/search", response_model=VectorStorePage, responses=errors(ErrorOut, 502))
 async def search_vector_store(
     request: Request, collection: Collection, body: VectorStoreSearchIn, principal: Reader
 ) -> Response:
@@ -237,12 +237,12 @@ async def _search(
         )
         for query in queries
     ]
-    answers = await service.search(principal, collection, specs, lane="bulk" if len(specs) > 1 else "query")
+    answers = await service.search(principal, collection, specs)
     hits: list[Hit] = []
     for answer in answers:
-        if isinstance(answer, RequestError):
+        if isinstance(answer, GrapnelError):
             raise answer
-        metrics_of(request).stages(answer.ranking.timings_s.items())
+        _check_reranked(answer.ranking.notes)
         hits += answer.ranking.hits
     if len(queries) > 1:
         hits = _best(hits)[: body.max_num_results]
@@ -256,6 +256,15 @@ def _rerank(service: Service, ranker: str) -> RerankSpec | None:
         return None
     known = ", ".join([*_ANY_RANKER, *service.models.reranker_names])
     raise RequestError(f"ranking_options.ranker is {ranker[:80]!r}; there are: {known}")
+
+
+def _check_reranked(notes: Iterable[str]) -> None:
+    """Raise where a reranker failed, or did not come to the end: scores of two scales would be taken for one."""
+    for note in notes:
+        if note.startswith("rerank_failed"):
+            raise RerankerError(note)
+        if note.startswith("rerank_unreached="):
+            raise DeadlineError("the time was over before all results were reranked: ask for fewer")
 
 
 def _best(hits: Iterable[Hit]) -> list[Hit]:

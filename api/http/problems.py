@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
+from api.flaws import flaw_text, message_of, place_of
 from api.http.answers import JsonResponse
 from index.errors import (
     ConfigError,
@@ -93,6 +94,9 @@ _KINDS: Final[Sequence[tuple[type[GrapnelError], Kind]]] = (
     (MissingDependencyError, NOT_INSTALLED),
     (RerankerError, RERANKER),
 )
+_STARTING_S = 1.0
+"""When to come back to a server that is starting, or to the one that takes its place."""
+
 _BY_STATUS: Final = {kind.status: kind for kind in (BAD_REQUEST, NOT_FOUND, METHOD, TIMEOUT, TOO_LARGE, MEDIA)}
 
 
@@ -111,9 +115,11 @@ def _is_read_only(cause: BaseException | None) -> bool:
 
 def problem_value(kind: Kind, detail: str, request_id: str, **more: Any) -> dict[str, Any]:
     """Return a problem as JSON values. more: members of this problem alone."""
-    value = {"type": f"grapnel:{kind.type}", "title": kind.title, "status": kind.status}
+    value: dict[str, Any] = {"type": f"grapnel:{kind.type}", "title": kind.title, "status": kind.status}
     if detail and not kind.private:
         value["detail"] = detail[:_DETAIL_CHARACTERS]
+    if kind == UNAVAILABLE:
+        value["retry_after_s"] = _STARTING_S
     return value | {"request_id": request_id} | more
 
 
@@ -130,7 +136,13 @@ def problem(
     kind: Kind, detail: str, request_id: str, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
     """Return a problem as a response."""
-    return JsonResponse(problem_value(kind, detail, request_id, **more), kind.status, headers, MEDIA_TYPE)
+    return _response(problem_value(kind, detail, request_id, **more), headers or {})
+
+
+def _response(value: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+    if "retry_after_s" in value:
+        headers = {**headers, "Retry-After": str(max(1, round(value["retry_after_s"])))}
+    return JsonResponse(value, value["status"], headers, MEDIA_TYPE)
 
 
 def request_id_of(request: Request) -> str:
@@ -138,24 +150,28 @@ def request_id_of(request: Request) -> str:
     return str(request.scope.get("grapnel.request_id", ""))
 
 
-def problem_of(error: GrapnelError, request_id: str) -> Response:
-    """Return the response to an error."""
-    value = value_of(error, request_id)
-    headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, OverloadedError) else None
-    return JsonResponse(value, int(value["status"]), headers, MEDIA_TYPE)
+def refusal(request: Request, error: GrapnelError | HTTPException, **more: Any) -> Response:
+    """Return the response to an error. more: members of this problem alone."""
+    if isinstance(error, HTTPException):
+        return _http_refusal(request, error, more)
+    return _response(value_of(error, request_id_of(request)) | more, {})
 
 
 async def _grapnel_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GrapnelError)
-    return problem_of(error, request_id_of(request))
+    return refusal(request, error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    return refusal(request, error)
+
+
+def _http_refusal(request: Request, error: HTTPException, more: Mapping[str, Any]) -> Response:
     kind = _BY_STATUS.get(error.status_code, BAD_REQUEST._replace(status=error.status_code))
     ours = error.status_code in {408, 413, 415}
     headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
-    return problem(kind, str(error.detail) if ours else "", request_id_of(request), headers)
+    return problem(kind, str(error.detail) if ours else "", request_id_of(request), headers, **more)
 
 
 def _allowed(request: Request) -> str:
@@ -165,21 +181,12 @@ def _allowed(request: Request) -> str:
     return ", ".join(found)
 
 
-async def _defect(request: Request, _: Exception) -> Response:
-    return problem(INTERNAL, "", request_id_of(request))  # the middleware that sees it next writes the log
-
-
-def _message(flaw: Mapping[str, Any]) -> str:
-    context = flaw.get("ctx") or {}
-    return f"not JSON: {context.get('error', '')}" if flaw["type"] == "json_invalid" else str(flaw["msg"])
-
-
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     flaws = error.errors()[:_ERRORS]
-    errors = [{"place": ".".join(str(part) for part in flaw["loc"]), "message": _message(flaw)} for flaw in flaws]
+    errors = [{"place": place_of(flaw), "message": message_of(flaw)} for flaw in flaws]
     kind = BAD_REQUEST if any(flaw["type"] == "json_invalid" for flaw in flaws) else INVALID
-    detail = "; ".join(f"{each['place']}: {each['message']}" for each in errors[:3])
+    detail = "; ".join(flaw_text(flaw) for flaw in flaws[:3])
     return problem(kind, detail, request_id_of(request), errors=errors)
 
 
@@ -188,4 +195,3 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(GrapnelError, _grapnel_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(Exception, _defect)

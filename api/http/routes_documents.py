@@ -1,23 +1,27 @@
 """Documents: one, several, a page, a stream."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from api.documents import Expected
+from api.documents import Expected, Page
 from api.http.answers import JsonResponse, StrictRoute, check_media_type
 from api.http.bulk import Bulk
-from api.http.deps import COMMON, Collection, Reader, Writer, problems, service_of
+from api.http.deps import COMMON, Collection, Reader, Writer, problems, service_of, written
+from api.http.problems import refusal
 from api.http.schemas import (
     LIMIT,
     MOST,
     AddOut,
     BulkOut,
+    CountIn,
+    CountOut,
     DeletedOut,
     DeleteIn,
     DocumentContent,
-    DocumentIn,
     DocumentOut,
     DocumentsIn,
     DocumentsOut,
@@ -28,9 +32,9 @@ from api.http.schemas import (
     VersionOut,
     WrittenOut,
 )
-from api.http.vectors import client_vectors
-from index.errors import RequestError
-from retrieval.types import Document, StoredDocument
+from api.http.vectors import document_of
+from index.errors import GrapnelError, RequestError
+from retrieval.types import StoredDocument
 
 router = APIRouter(route_class=StrictRoute, tags=["documents"])
 
@@ -58,33 +62,51 @@ async def list_documents(
     after: str = "",
 ) -> Response:
     """Return a page of documents, by id."""
-    size = _page_size(request, limit)
-    found = await service_of(request).documents.page(principal, collection, after, size, None)
-    return JsonResponse(_page(found, size, ("text", "vectors")))
+    found = await service_of(request).documents.page(principal, collection, after, _page_size(request, limit), None)
+    return await _page(request, found, ("text", "vectors"))
 
 
 @router.post("/v1/collections/{collection}/documents/list", response_model=PageOut, responses=COMMON)
 async def filter_documents(request: Request, collection: Collection, body: ListIn, principal: Reader) -> Response:
     """Return a page of the documents that match a filter, by id."""
-    size = _page_size(request, body.limit)
-    found = await service_of(request).documents.page(principal, collection, body.after, size, body.filter)
-    return JsonResponse(_page(found, size, tuple(body.include)))
+    found = await service_of(request).documents.page(
+        principal, collection, body.after, _page_size(request, body.limit), body.filter, strict=body.strict_filter
+    )
+    return await _page(request, found, tuple(body.include))
+
+
+@router.post("/v1/collections/{collection}/documents/count", response_model=CountOut, responses=COMMON)
+async def count_documents(request: Request, collection: Collection, body: CountIn, principal: Reader) -> Response:
+    """Return how many documents there are, or match a filter."""
+    count = await service_of(request).documents.count(principal, collection, body.filter, strict=body.strict_filter)
+    return JsonResponse({"documents": count})
 
 
 def _page_size(request: Request, limit: int | None) -> int:
     return min(_PAGE, service_of(request).limits.k) if limit is None else limit
 
 
-def _page(found: list[StoredDocument], limit: int, include: tuple[Literal["text", "vectors"], ...]) -> dict[str, Any]:
-    last = found[-1].document.id if len(found) == limit else None
-    return {"documents": [document_value(each, include) for each in found], "next": last}
+async def _page(request: Request, page: Page, include: tuple[Literal["text", "vectors"], ...]) -> Response:
+    def value() -> dict[str, Any]:
+        last = page.documents[-1].document.id if page.more else None
+        return {"documents": [document_value(each, include) for each in page.documents], "next": last}
+
+    return await written(request, _characters(page.documents), value)
+
+
+def _characters(documents: Iterable[StoredDocument | None]) -> int:
+    return sum(len(each.document.text) for each in documents if each is not None)
 
 
 @router.post("/v1/collections/{collection}/documents/get", response_model=DocumentsOut, responses=COMMON)
 async def get_documents(request: Request, collection: Collection, body: Ids, principal: Reader) -> Response:
     """Return documents by id."""
     found = await service_of(request).documents.get(principal, collection, body.ids)
-    return JsonResponse({"documents": [None if each is None else document_value(each) for each in found]})
+
+    def value() -> dict[str, Any]:
+        return {"documents": [None if each is None else document_value(each) for each in found]}
+
+    return await written(request, _characters(found), value)
 
 
 @router.post("/v1/collections/{collection}/documents/delete", response_model=DeletedOut, responses=_WRITES)
@@ -92,7 +114,9 @@ async def delete_documents(request: Request, collection: Collection, body: Delet
     """Delete documents by id and those that match a filter."""
     if not body.ids and body.filter is None:
         raise RequestError("nothing to delete: give ids or a filter")
-    count = await service_of(request).documents.delete(principal, collection, body.ids, body.filter)
+    count = await service_of(request).documents.delete(
+        principal, collection, body.ids, body.filter, strict=body.strict_filter
+    )
     return JsonResponse({"deleted": count})
 
 
@@ -123,13 +147,17 @@ async def add_documents(request: Request, collection: Collection, body: Document
 async def bulk(request: Request, collection: Collection, principal: Writer) -> Response:
     """Add or replace a stream of documents in batches; what is not acceptable is left out and reported by line.
 
-    Batches are durable as they go: a stream that breaks off, or that the disk ends, keeps what came before.
+    Batches are durable as they go: a stream that breaks off, or that the disk ends, keeps what came before. A problem
+    that ends a stream has a `report` of what became of it until then.
     """
     check_media_type(request, _LINES.__contains__, _LINES[0])
     service = service_of(request)
     service.allowed(principal, "write", collection)
     stream = Bulk(service, principal, collection)
-    return JsonResponse(await stream.run(request.stream()))
+    try:
+        return JsonResponse(await stream.run(request.stream()))
+    except (GrapnelError, HTTPException) as error:
+        return refusal(request, error, report=stream.report())
 
 
 @router.get("/v1/collections/{collection}/documents/{doc_id:path}", response_model=DocumentOut, responses=COMMON)
@@ -199,11 +227,6 @@ def _expected(if_match: str | None, if_none_match: str | None) -> Expected:
     return "present" if if_match == "*" else int(if_match.strip('"'))
 
 
-def document_of(doc_id: str, body: DocumentContent | DocumentIn) -> Document:
-    """Return the document that a body holds; whether it may be stored is for the collection to say."""
-    return Document(doc_id, body.text, body.title, body.metadata, client_vectors(body.vectors))
-
-
 def document_value(
     stored: StoredDocument, include: tuple[Literal["text", "vectors"], ...] = ("text", "vectors")
 ) -> dict[str, Any]:
@@ -218,5 +241,5 @@ def document_value(
     if "text" in include:
         value["text"] = document.text
     if "vectors" in include and document.vectors:
-        value["vectors"] = {name: vector.tolist() for name, vector in document.vectors.items()}
+        value["vectors"] = dict(document.vectors)
     return value

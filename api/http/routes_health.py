@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.http.answers import JsonResponse
-from api.http.deps import COMMON, metrics_of, needs, service_of
+from api.http.deps import COMMON, Scraper, metrics_of, service_of
 
 router = APIRouter(tags=["health"])
 
@@ -29,7 +29,6 @@ async def ready(request: Request) -> Response:
 
 
 @router.get("/metrics", response_class=Response, responses={**COMMON, 200: {"content": {_PROMETHEUS: {}}}})
-async def metrics(request: Request) -> Response:
+async def metrics(request: Request, principal: Scraper) -> Response:  # noqa: ARG001  the key is what is checked
     """Return metrics in Prometheus' text format."""
-    await needs("metrics")(request)
     return Response(metrics_of(request).text(), media_type=_PROMETHEUS)

@@ -13,12 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 from api.http.answers import JSON, check_media_type
 from api.http.deps import Reader, problems
+from api.http.dialects import said
 from api.http.problems import request_id_of, value_of
 from api.keys import Principal
 from api.mcp import make_server
 from api.mcp_libraries import ServiceLibrary
 from api.service import Service
-from index.errors import GrapnelError, MissingDependencyError, OverloadedError
+from index.errors import GrapnelError, MissingDependencyError
 
 if TYPE_CHECKING:
     from mcp.server.context import ServerRequestContext
@@ -90,7 +91,7 @@ class McpEndpoint:
     def answer(self) -> Response:
         """Return what answers a request once it is sent. Raises MissingDependencyError."""
         if self._manager is None:
-            raise MissingDependencyError("the package mcp is not installed: pip install 'grapnel[mcp]'")
+            raise MissingDependencyError("the package mcp is not installed: pip install -e '.[mcp]'")
         return _Exchange(self._manager)
 
 
@@ -107,9 +108,8 @@ class _Exchange(Response):
 
 def _explain(request_id: str, error: GrapnelError) -> str:
     problem = value_of(error, request_id)
-    text = str(problem.get("detail") or problem["title"])
-    again = f"; try again in {error.retry_after_s:g} s" if isinstance(error, OverloadedError) else ""
-    return text + again
+    again = f"; try again in {problem['retry_after_s']:g} s" if "retry_after_s" in problem else ""
+    return said(problem) + again
 
 
 @router.post(

@@ -1,18 +1,18 @@
 """Search, multi-search and context."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.http.answers import JsonResponse, StrictRoute
-from api.http.deps import COMMON, Collection, Reader, metrics_of, problems, service_of, while_connected
+from api.http.deps import COMMON, Collection, Reader, problems, service_of, while_connected, written
 from api.http.problems import request_id_of, value_of
 from api.http.schemas import ContextIn, ContextOut, Fusion, Rerank, SearchesIn, SearchesOut, SearchIn, SearchOut
-from api.http.traces import record_stages
 from api.http.vectors import client_vectors
 from api.keys import Principal
-from api.service import Answer, ContextSpec, RerankSpec, SearchSpec, Service
+from api.service import Answer, ContextSpec, RerankSpec, SearchSpec, Service, characters_of
 from index.errors import GrapnelError, RequestError
 from index.types import Effort
 from retrieval.pipeline_config import FusionConfig
@@ -30,9 +30,7 @@ _CONTEXT_K = 20
 async def search(request: Request, collection: Collection, body: SearchIn, principal: Reader) -> Response:
     """Answer one search."""
     answer = await while_connected(request, service_of(request).search_one(principal, collection, spec_of(body)))
-    metrics_of(request).stages(answer.ranking.timings_s.items())
-    record_stages(request.scope, answer.ranking.timings_s)
-    return JsonResponse(answer_value(body, answer))
+    return await written(request, characters_of(answer), lambda: answer_value(body, answer))
 
 
 @router.post("/v1/search", response_model=SearchesOut, responses=COMMON)
@@ -41,31 +39,38 @@ async def search_many(request: Request, body: SearchesIn, principal: Reader) -> 
     service = service_of(request)
     if len(body.searches) > service.limits.searches:
         raise RequestError(f"{len(body.searches)} searches, this server takes {service.limits.searches} in one request")
-    results = await while_connected(request, _search_many(request, service, principal, body))
-    return JsonResponse({"results": results})
+    answers = await while_connected(request, _search_many(service, principal, body))
 
-
-async def _search_many(
-    request: Request, service: Service, principal: Principal, body: SearchesIn
-) -> list[dict[str, Any]]:
-    places: dict[tuple[str, int | None], list[int]] = {}  # what is asked together has one deadline
-    for place, search in enumerate(body.searches):
-        places.setdefault((search.collection, search.timeout_ms), []).append(place)
-    results: dict[int, dict[str, Any]] = {}
-    for (name, _), mine in places.items():
-        answers: list[Answer | RequestError] | list[GrapnelError]
-        try:
-            specs = [spec_of(body.searches[place]) for place in mine]
-            answers = await service.search(principal, name, specs, lane="bulk" if len(mine) > 1 else "query")
-        except GrapnelError as error:
-            answers = [error] * len(mine)
-        for place, answer in zip(mine, answers, strict=True):
-            results[place] = (
-                answer_value(body.searches[place], answer)
+    def results() -> dict[str, Any]:
+        return {
+            "results": [
+                answer_value(search, answer)
                 if isinstance(answer, Answer)
                 else {"problem": value_of(answer, request_id_of(request))}
-            )
-    return [results[place] for place in range(len(body.searches))]
+                for search, answer in zip(body.searches, answers, strict=True)
+            ]
+        }
+
+    return await written(request, sum(map(characters_of, answers)), results)
+
+
+async def _search_many(service: Service, principal: Principal, body: SearchesIn) -> list[Answer | GrapnelError]:
+    """Ask all collections at once; what is asked of one together has one deadline."""
+    places: dict[tuple[str, int | None], list[int]] = {}
+    for place, search in enumerate(body.searches):
+        places.setdefault((search.collection, search.timeout_ms), []).append(place)
+    answers: dict[int, Answer | GrapnelError] = {}
+
+    async def ask(name: str, mine: list[int]) -> None:
+        try:
+            found = await service.search(principal, name, [spec_of(body.searches[place]) for place in mine])
+        except GrapnelError as error:
+            answers.update(dict.fromkeys(mine, error))
+        else:
+            answers.update(zip(mine, found, strict=True))
+
+    await asyncio.gather(*(ask(name, mine) for (name, _), mine in places.items()))
+    return [answers[place] for place in range(len(body.searches))]
 
 
 @router.post("/v1/collections/{collection}/context", response_model=ContextOut, responses=_RERANKED)
@@ -136,6 +141,7 @@ def spec_of(body: SearchIn) -> SearchSpec:
         diversity=body.diversity,
         exclude=frozenset(body.exclude),
         like=body.like,
+        strict_filter=body.strict_filter,
     )
     return SearchSpec(request, body.mode, _fusion(body.fusion), _rerank(body.rerank), _seconds(body.timeout_ms))
 

@@ -4,7 +4,11 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$", examples=["python-docs"])]
+from api import jobs
+from api.keys import COLLECTION
+from api.registry import State
+
+Name: TypeAlias = Annotated[str, Field(pattern=f"^{COLLECTION}$", examples=["python-docs"])]
 Filter: TypeAlias = Annotated[
     dict[str, Any],
     Field(
@@ -24,7 +28,13 @@ MOST = 1_000_000_000
 """No whole number of a request is larger. What a server allows is far less: its [limits]."""
 
 
+TIMEOUT = "By then a search must have begun (504 otherwise), and its reranker ended; null = what this server allows."
+
 LIMIT = "Documents of a page; null = 50, or as many as this server allows."
+
+StrictFilter: TypeAlias = Annotated[
+    bool, Field(description="false: a field that no document has is missing everywhere, in place of an error.")
+]
 
 
 class Strict(BaseModel):
@@ -82,7 +92,7 @@ class DocumentsOut(BaseModel):
 
 
 class PageOut(BaseModel):
-    """Documents by id. next: give it as `after` for the next page; null on the last."""
+    """Documents by id, fewer than asked for where they are large. next: `after` of the next page; null on the last."""
 
     documents: list[DocumentOut]
     next: str | None
@@ -133,9 +143,23 @@ class ListIn(Strict):
     """A page of documents. include: what of each document beside id, title, metadata and version."""
 
     filter: Filter | None = None
+    strict_filter: StrictFilter = True
     limit: int | None = Field(None, ge=1, le=MOST, description=LIMIT)
     after: str = ""
     include: list[Literal["text", "vectors"]] = ["text", "vectors"]
+
+
+class CountIn(Strict):
+    """Documents to count: all, or those that match."""
+
+    filter: Filter | None = None
+    strict_filter: StrictFilter = True
+
+
+class CountOut(BaseModel):
+    """How many documents there are, of those that the key may see."""
+
+    documents: int
 
 
 class DeleteIn(Strict):
@@ -143,6 +167,7 @@ class DeleteIn(Strict):
 
     ids: list[str] = Field(default_factory=list)
     filter: Filter | None = None
+    strict_filter: StrictFilter = True
 
 
 class DeletedOut(BaseModel):
@@ -182,7 +207,7 @@ class Rerank(Strict):
 
     model: str = Field(examples=["similarity"])
     depth: int | None = Field(None, ge=1, le=MOST, description="null = 50, or as many as this server allows.")
-    timeout_ms: int | None = Field(None, ge=1, le=MOST)
+    timeout_ms: int | None = Field(None, ge=1, le=MOST, description="null = what is left of the search's own time.")
 
 
 class SearchIn(Strict):
@@ -195,18 +220,24 @@ class SearchIn(Strict):
     k: int = Field(10, ge=1, le=MOST)
     offset: int = Field(0, ge=0, le=MOST)
     filter: Filter | None = None
+    strict_filter: StrictFilter = True
     depth: int | None = Field(None, ge=1, le=MOST, description="Candidates that each part contributes.")
     effort: Effort | None = None
     group: Literal["document", "passage"] = "document"
     fusion: Fusion | None = None
-    min_score: float | None = None
-    diversity: float = Field(0.0, ge=0, le=1, description="Maximal marginal relevance; 0 = relevance alone.")
+    min_score: float | None = Field(None, description="Of the search: what a reranker then says is not looked at.")
+    diversity: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Maximal marginal relevance; 0 = relevance alone. It chooses what a reranker then puts in order.",
+    )
     exclude: list[str] = Field(default_factory=list)
     rerank: Rerank | None = None
     explain: bool = Field(False, description="Also say the rank and score of each hit in each stage, and timings.")
     snippet_chars: int = Field(240, ge=0, le=10_000)
     include: list[Literal["text", "metadata"]] = ["text", "metadata"]
-    timeout_ms: int | None = Field(None, ge=1, le=MOST)
+    timeout_ms: int | None = Field(None, ge=1, le=MOST, description=TIMEOUT)
 
 
 class CollectionSearchIn(SearchIn):
@@ -280,6 +311,7 @@ class ProblemOut(BaseModel):
     detail: str | None = None
     errors: list[dict[str, str]] | None = None
     retry_after_s: float | None = None
+    report: BulkOut | None = Field(None, description="Of a bulk stream that was ended: what became of it until then.")
 
 
 class ProblemAnswer(BaseModel):
@@ -307,7 +339,7 @@ class ContextIn(Strict):
     neighbours: int = Field(1, ge=0, le=10, description="Passages taken along before and after each one found.")
     min_score: float | None = None
     rerank: Rerank | None = None
-    timeout_ms: int | None = Field(None, ge=1, le=MOST)
+    timeout_ms: int | None = Field(None, ge=1, le=MOST, description=TIMEOUT)
 
 
 class BlockOut(BaseModel):
@@ -383,7 +415,7 @@ class CollectionOut(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    state: Literal["ready", "read-only", "failed"]
+    state: State
     aliases: list[str] = []
     job: str | None = None
     documents: int | None = None
@@ -433,9 +465,9 @@ class JobOut(BaseModel):
     """Long work. done of total: of `stage`."""
 
     id: str
-    kind: Literal["compact", "reembed", "snapshot", "restore"]
+    kind: jobs.Kind
     collection: str
-    state: Literal["running", "done", "failed"]
+    state: jobs.State
     stage: str
     done: int
     total: int | None

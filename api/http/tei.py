@@ -13,7 +13,7 @@ from starlette.responses import Response
 from api.http.answers import JsonResponse, StrictRoute
 from api.http.deps import Reader, service_of, while_connected
 from api.http.dialects import Dialect, Lenient, Problem, errors, said
-from api.http.model_calls import embed, first_encoder, first_reranker, rerank, unit
+from api.http.model_calls import embed, encoder_of, first_encoder, first_reranker, rerank, unit
 from api.http.schemas import MOST
 from api.keys import Principal
 from api.models import Side
@@ -75,6 +75,40 @@ async def embed_texts(request: Request, body: EmbedIn, principal: Reader) -> Res
     return JsonResponse(list(unit(found.vectors) if body.normalize else found.vectors))
 
 
+class SimilarityInputs(Lenient):
+    """A text, and those to compare with it."""
+
+    source_sentence: str = Field(examples=["read a file line by line"])
+    sentences: list[str] = Field(min_length=1, examples=[["open a file", "close a window"]])
+
+
+class SimilarityParameters(Truncated):
+    """How to compare."""
+
+    prompt_name: Literal["query", "passage", "document"] | None = Field(None, description="As at /embed, for all.")
+
+
+class SimilarityIn(Lenient):
+    """Texts to compare."""
+
+    inputs: SimilarityInputs
+    parameters: SimilarityParameters | None = None
+
+
+@router.post("/similarity", response_model=list[float], responses=_ERRORS)
+async def similarity(request: Request, body: SimilarityIn, principal: Reader) -> Response:
+    """Compare texts by the cosine of their vectors, of the first encoder. Members that are not listed are ignored."""
+    service = service_of(request)
+    texts = [body.inputs.source_sentence, *body.inputs.sentences]
+    options = body.parameters or SimilarityParameters.model_validate({})
+    side = _SIDES[options.prompt_name]
+    found = await while_connected(request, embed(service, principal, first_encoder(service), texts, side, None))
+    if found.truncated and not options.truncate:
+        raise _too_long(f"{found.truncated} of {len(texts)} texts are")
+    vectors = unit(found.vectors)
+    return JsonResponse(vectors[1:] @ vectors[0])
+
+
 def _too_long(which: str) -> HTTPException:
     return HTTPException(413, f"{which} longer than the model's window: send shorter texts, or set `truncate`")
 
@@ -98,7 +132,7 @@ async def info(request: Request, principal: Reader) -> Response:  # noqa: ARG001
     """Describe the encoder that /embed uses."""
     service = service_of(request)
     name = first_encoder(service)
-    encoder = await service.reads.run(lambda: service.models.encoder(name))
+    encoder = await encoder_of(service, name)
     return JsonResponse(
         {
             "model_id": name,
@@ -117,9 +151,8 @@ async def info(request: Request, principal: Reader) -> Response:  # noqa: ARG001
 @router.get("/health", response_class=Response, responses={503: {"model": ErrorOut, "description": "Not yet"}})
 async def health(request: Request) -> Response:
     """Answer 200 once models are loaded and collections open; see also /health/ready."""
-    if service_of(request).ready:
-        return Response(status_code=200)
-    return JsonResponse({"error": "models are being loaded", "error_type": "unhealthy"}, 503)
+    service_of(request).check_ready()
+    return Response(status_code=200)
 
 
 class TextsIn(Truncated):

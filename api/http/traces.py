@@ -35,7 +35,7 @@ def make_tracer(config: TraceConfig) -> "Tracer | None":
             exporter = ConsoleSpanExporter()
     except ImportError as error:
         raise MissingDependencyError(
-            f"[traces].exporter is {config.exporter!r}, which needs the extra `otel`: pip install 'grapnel[otel]'"
+            f"[traces].exporter is {config.exporter!r}, which needs the extra `otel`: pip install -e '.[otel]'"
         ) from error
     provider = TracerProvider(resource=Resource.create({"service.name": "grapnel"}))
     provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -63,7 +63,6 @@ class Traces:
         ) as span:
             span.set_attribute("http.request.method", scope["method"])
             span.set_attribute("grapnel.request_id", scope["grapnel.request_id"])
-            scope["grapnel.tracer"] = self._tracer
 
             async def sending(message: Message) -> None:
                 if message["type"] == "http.response.start":
@@ -78,11 +77,8 @@ class Traces:
             await self._app(scope, receive, sending)
 
 
-def record_stages(scope: Scope, timings_s: Mapping[str, float]) -> None:
-    """Add the stages of a search that has just been answered to its request's span, one after the other."""
-    tracer: Tracer | None = scope.get("grapnel.tracer")
-    if tracer is None:
-        return
+def record_stages(tracer: "Tracer", timings_s: Mapping[str, float]) -> None:
+    """Add the stages of a search that has just been answered to the current span, one after the other."""
     start = time.time_ns() - round(sum(timings_s.values()) * _NS)
     for stage, seconds in timings_s.items():
         end = start + round(seconds * _NS)

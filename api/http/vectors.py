@@ -1,11 +1,12 @@
-"""Vectors between JSON's lists and numpy's arrays."""
+"""What bodies hold, as the types of `retrieval`."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from api.http.schemas import DocumentContent
 from index.errors import RequestError
-from retrieval.types import Vector
+from retrieval.types import Document, Vector
 
 
 def client_vectors(vectors: Mapping[str, Sequence[float]]) -> dict[str, Vector]:
@@ -18,3 +19,8 @@ def client_vectors(vectors: Mapping[str, Sequence[float]]) -> dict[str, Vector]:
             raise RequestError(f"the vector for {name[:80]!r} holds a number that float32 cannot: expected finite ones")
         result[name] = vector
     return result
+
+
+def document_of(doc_id: str, body: DocumentContent) -> Document:
+    """Return the document that a body holds; whether it may be stored is for the collection to say."""
+    return Document(doc_id, body.text, body.title, body.metadata, client_vectors(body.vectors))

@@ -19,8 +19,9 @@ import { setUpTheme } from "./theme-button.js";
 const STARTING_MS = 1500; // between looks at a server that still loads its models
 
 let state = read(location.search);
-let collections = [];
+let collections = null; // until the server has said what it serves
 let searched = null;
+let filled = null; // the search that the form was filled from
 
 const query = byId("query");
 const filter = new FilterPanel(byId("filter"), byId("filter-opener"), () => submit());
@@ -87,6 +88,7 @@ function modesOf(collection) {
 
 /** Make the page show the state. again: search even if nothing changed. */
 function show({ again = false } = {}) {
+  if (collections === null) return;
   if (state.collection === "" && collections.length) state.collection = collections[0].name;
   const collection = chosen();
   const isSearch = state.view === "search";
@@ -135,8 +137,14 @@ function choose(collection) {
   select.disabled = names.length === 0;
 }
 
+/** Fill the form. What was typed and not sent yet stays, as long as the search stays the same. */
 function fill(collection) {
-  query.value = state.q;
+  if (searchKey(state) !== filled) {
+    filled = searchKey(state);
+    query.value = state.q;
+    options.set(state);
+  }
+  if (filter.applied !== state.filter) filter.set(state.filter);
   query.placeholder = state.like ? "Or ask something else" : "Ask, or type a few words";
   const like = byId("like");
   like.hidden = !state.like;
@@ -183,8 +191,6 @@ function fill(collection) {
       );
     }),
   );
-  if (filter.applied !== state.filter || filter.value === "") filter.set(state.filter);
-  options.set(state);
 }
 
 function toggleMode(collection, mode, box) {
@@ -244,6 +250,7 @@ function submit(more = {}) {
     at: "",
   };
   if (changes.q) changes.like = "";
+  filled = null; // to show the form as it was understood
   const before = searchKey(state);
   go(changes, { replace: searchKey({ ...state, ...changes }) === before });
   if (searchKey(state) === before && asks(state)) show({ again: true });
@@ -310,7 +317,7 @@ async function begin() {
     put(
       byId("page-problem"),
       isStarting
-        ? el("p", { class: "waiting", role: "status" }, `${error.message}. Trying again by itself…`)
+        ? el("p", { class: "waiting", role: "status" }, "The server is starting: trying again by itself…")
         : problemBox(error, { retry: begin }),
     );
     if (isStarting) setTimeout(begin, STARTING_MS);
@@ -319,7 +326,6 @@ async function begin() {
   try {
     const models = await call("GET", "/v1/models");
     options.offer(models.data.filter((model) => model.kind === "reranker").map((model) => model.id));
-    options.set(state);
   } catch (error) {
     if (!(error instanceof Problem)) throw error; // without the list, a search just is not ranked again
   }

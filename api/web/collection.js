@@ -156,8 +156,10 @@ export class CollectionPage {
   async compact(button) {
     const { signal } = this.running;
     button.disabled = true;
+    let told = { where: "Compaction did not start" };
     try {
       const job = await call("POST", path("v1", "collections", this.name, "compact"), { signal });
+      told = { where: "The compaction's progress is not known", retry: () => this.show(this.name) };
       announce("Compaction started");
       await this.follow(job, signal);
     } catch (error) {
@@ -165,7 +167,7 @@ export class CollectionPage {
       if (!(error instanceof Problem)) throw error;
       button.disabled = false;
       this.compactor.querySelector(".problem")?.remove();
-      this.compactor.append(problemBox(error, { where: "Compaction did not start" }));
+      this.compactor.append(problemBox(error, told));
     }
   }
 

@@ -16,6 +16,7 @@ export class DocumentSheet {
     this.running = null;
     this.fetched = null;
     dialog.addEventListener("close", () => {
+      if (dialog.open) return; // shown again before this event came
       this.shown = "";
       this.running?.abort();
       closed();
@@ -95,7 +96,7 @@ export class DocumentSheet {
         el("h2", { id: "document-title", tabindex: "-1", dir: "auto" }, breakable(title)),
         close,
       ),
-      el("div", { class: "sheet-body", tabindex: "0", "aria-label": "Document" }, content),
+      el("div", { class: "sheet-body", tabindex: "0", role: "region", "aria-label": "Document" }, content),
     );
   }
 
@@ -194,7 +195,7 @@ export class DocumentSheet {
           all.remove();
         },
       },
-      `Show all ${count(text.length)} characters`,
+      `Show all ${count(pointLength(text))} characters`,
     );
     return [paragraph, all];
   }

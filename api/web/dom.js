@@ -45,6 +45,9 @@ export function measure(node, name, value) {
   return node;
 }
 
+/** A bar in a track: where it begins and how long it is, as parts of the track. */
+export const bar = (from, part) => measure(measure(el("span", { class: "bar" }), "--from", from), "--part", part);
+
 /** Say something to those who do not see the page. The text is changed late, so that a repeated one is said again. */
 export function announce(text) {
   const status = byId("status");

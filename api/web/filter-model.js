@@ -20,10 +20,19 @@ const NAMES = new Set(OPERATORS.map(([name]) => name));
 /** What a value box of this operator takes: "list", "choice" (exists) or "scalar". */
 export const valueKind = (type) => (LISTS.has(type) ? "list" : type === "exists" ? "choice" : "scalar");
 
+const ROUNDED = "A browser cannot send a number of that size exactly.";
+const TOKENS = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?/g; // strings and numbers of JSON text
+
+/** Whether JSON text holds a whole number that this browser would round, or a number it takes for infinite. */
+function isRounded(json) {
+  const numbers = (json.match(TOKENS) ?? []).filter((token) => !token.startsWith('"'));
+  return numbers.some((each) => !(/[.eE]/.test(each) ? Number.isFinite : Number.isSafeInteger)(Number(each)));
+}
+
 const isScalar = (value) => value === null || ["string", "number", "boolean"].includes(typeof value);
 
 /** Read a value as typed: 3, true, null and "quoted" are JSON; anything else is text. */
-export function readValue(text) {
+function readValue(text) {
   const trimmed = text.trim();
   try {
     const value = JSON.parse(trimmed);
@@ -43,22 +52,32 @@ export function valueWord(type, text) {
 }
 
 /** Read comma-separated values; one that holds a comma stands in double quotes. A JSON list is taken as it is. */
-export function readList(text) {
+const readList = (text) => jsonList(text) ?? listed(text).map(readValue);
+
+function jsonList(text) {
   try {
     const value = JSON.parse(text);
     if (Array.isArray(value) && value.every(isScalar)) return value;
   } catch {
     /* comma-separated */
   }
+  return null;
+}
+
+function listed(text) {
   const parts = text.match(/\s*"(?:[^"\\]|\\.)*"\s*(?=,|$)|[^,]+/g) ?? [];
-  return parts
-    .map((part) => part.trim())
-    .filter((part) => part !== "")
-    .map(readValue);
+  return parts.map((part) => part.trim()).filter((part) => part !== "");
+}
+
+/** Whether a number typed as a value of this operator would be sent as another one. */
+function isTypedRounded(type, text) {
+  if (LISTS.has(type) && jsonList(text)) return isRounded(text);
+  const parts = LISTS.has(type) ? listed(text) : [text.trim()];
+  return parts.some((part) => typeof readValue(part) === "number" && isRounded(part));
 }
 
 /** Write a value so that `readValue` reads it back. */
-export function writeValue(value) {
+function writeValue(value) {
   if (typeof value !== "string") return JSON.stringify(value);
   return readValue(value) === value && value !== "" ? value : JSON.stringify(value);
 }
@@ -99,9 +118,8 @@ export function fromRows({ join, rows }) {
     if (key.trim() === "") problems.push({ row, message: "Which metadata key?" });
     else if (type !== "exists" && text.trim() === "")
       problems.push({ row, message: 'Which value? For the empty text write "".' });
-    else if (/^-?\d{16,}$/.test(text.trim()) && !LISTS.has(type) && !Number.isSafeInteger(Number(text))) {
-      problems.push({ row, message: "A browser cannot send a number of that size exactly." });
-    } else
+    else if (isTypedRounded(type, text)) problems.push({ row, message: ROUNDED });
+    else
       filters.push({
         type,
         key: key.trim(),
@@ -117,6 +135,7 @@ export function parseText(text) {
   if (text.trim() === "") return { filter: null };
   try {
     const filter = JSON.parse(text);
+    if (isRounded(text)) return { message: ROUNDED };
     if (filter === null || (typeof filter === "object" && !Array.isArray(filter))) return { filter };
     return { message: 'A filter is a JSON object, such as {"type": "eq", "key": "lang", "value": "en"}.' };
   } catch (error) {

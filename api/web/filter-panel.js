@@ -1,6 +1,6 @@
 // The filter panel: rows on one side, the same filter as JSON on the other, each following the other.
 
-import { byId, el, put } from "./dom.js";
+import { el, put } from "./dom.js";
 import { OPERATORS, comparisons, fromRows, parseText, toRows, valueKind, valueWord } from "./filter-model.js";
 
 const EMPTY_ROW = { key: "", type: "eq", text: "" };
@@ -79,7 +79,7 @@ export class FilterPanel {
     const { problems } = this.model ? fromRows(this.model) : { problems: [] };
     const { message } = parseText(this.text.value);
     if (!message && problems.length === 0) return true;
-    byId("filter-opener").ariaExpanded === "true" || byId("filter-opener").click();
+    this.opener.ariaExpanded === "true" || this.opener.click();
     this.message.textContent = message ?? problems[0].message;
     const row = message ? null : this.rows.children[problems[0].row];
     (row?.querySelector(problems[0].message.startsWith("Which metadata") ? ".key" : ".value") ?? this.text).focus();

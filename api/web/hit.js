@@ -1,6 +1,6 @@
 // One hit: rank, title, the words that matched, and what each stage thought of it.
 
-import { el, measure } from "./dom.js";
+import { bar, el } from "./dom.js";
 import { breakable, marked, plain, score, unitOffsets, visible } from "./text.js";
 
 const METADATA_CHARACTERS = 200;
@@ -10,7 +10,7 @@ const PREVIEW = 240;
 export const hitKey = (hit, group) => (group === "passage" ? `${hit.passage.ordinal} ${hit.id}` : hit.id);
 
 /** The snippet as nodes, its matched words marked. */
-export function snippetNodes(hit) {
+function snippetNodes(hit) {
   const text = hit.passage.text ?? "";
   const shown = hit.snippet ?? { start: 0, end: PREVIEW, highlights: [] };
   const offsets = unitOffsets(text, [shown.start, shown.end, ...shown.highlights.flat()]);
@@ -39,7 +39,7 @@ export function hitItem(hit, { href, key, best, open }) {
   return el(
     "li",
     { class: "hit", "data-key": key },
-    el("span", { class: "rank", "aria-label": `Rank ${hit.rank}` }, hit.rank),
+    el("span", { class: "rank" }, el("span", { class: "hidden-text" }, "Rank "), hit.rank),
     el(
       "div",
       { class: "body" },
@@ -141,11 +141,7 @@ function evidence(hit, best, open) {
             el(
               "td",
               { class: "track", "aria-hidden": "true" },
-              measure(
-                measure(el("span", { class: "bar" }), "--from", 0),
-                "--part",
-                Math.min(1, Math.abs(part.score) / (best.get(part.stage) || 1)),
-              ),
+              bar(0, Math.min(1, Math.abs(part.score) / (best.get(part.stage) || 1))),
             ),
           ),
         ),

@@ -13,7 +13,7 @@ const SLOW_MS = 1500;
 const SNIPPET_CHARACTERS = 240;
 
 /** What a search sends, in one mode. */
-export function searchBody(state, mode, filter) {
+function searchBody(state, mode, filter) {
   const body = {
     mode: mode || null,
     k: state.k,
@@ -60,6 +60,8 @@ export class Results {
     this.running = running;
     this.state = state;
     if (JSON.stringify(modes) !== JSON.stringify(this.columns.map((column) => column.mode))) this.lay(modes);
+    put(this.trouble);
+    this.grid.hidden = false;
     this.more.hidden = true;
     await Promise.all(this.columns.map((column) => this.fill(column, filter, running)));
     if (running.signal.aborted) return;
@@ -99,9 +101,10 @@ export class Results {
   }
 
   async fill(column, filter, running) {
+    const isStale = column.problem !== null || !column.body.hasChildNodes(); // old hits stay in sight, old failures go
     Object.assign(column, { answer: null, problem: null });
     column.section.setAttribute("aria-busy", "true");
-    if (!column.body.hasChildNodes()) put(column.body, el("p", { class: "waiting" }, "Searching…"));
+    if (isStale) put(column.body, el("p", { class: "waiting" }, "Searching…"));
     const slow = setTimeout(() => {
       const words = "Still searching. The first search may have to load a model, which takes a while.";
       put(column.body, el("p", { class: "waiting" }, words));

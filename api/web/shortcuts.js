@@ -64,8 +64,9 @@ function step(by) {
   const from = current();
   if (!from) return focusHit(document.querySelector(".hit"));
   const next = by > 0 ? from.nextElementSibling : from.previousElementSibling;
-  if (!next && by < 0) byId("query").focus();
-  return focusHit(next);
+  if (next || by > 0) return focusHit(next);
+  byId("query").focus();
+  return true; // the letter must not be typed there
 }
 
 function across(by) {

@@ -10,7 +10,7 @@ function apply(name) {
   else document.documentElement.dataset.theme = name;
   const button = byId("theme");
   button.textContent = WORDS[name];
-  button.setAttribute("aria-label", `Theme: ${name === "auto" ? "as the system's" : name}`);
+  button.setAttribute("aria-label", `Theme: ${name}${name === "auto" ? ", as the system's" : ""}`);
   button.dataset.value = name;
 }
 

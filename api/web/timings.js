@@ -1,10 +1,10 @@
 // Where the time of a search went: one bar per stage, each beginning where the one before it ended.
 
-import { el, measure } from "./dom.js";
+import { bar, el, measure } from "./dom.js";
 import { milliseconds } from "./text.js";
 
 /** Stages as [{name, ms, start}], with what no stage accounts for at the end; and the length of the whole scale. */
-export function stages(timings, total) {
+function stages(timings, total) {
   let start = 0;
   const list = Object.entries(timings ?? {}).map(([name, ms]) => {
     const stage = { name, ms, start };
@@ -19,8 +19,6 @@ export function stages(timings, total) {
 /** A disclosure: total and a strip of stages when closed, the waterfall when open. toggled: called with its state. */
 export function waterfall(answer, { open, toggled, roundTrip }) {
   const { list, scale } = stages(answer.timings_ms, answer.total_ms);
-  const bar = (stage) =>
-    measure(measure(el("span", { class: "bar" }), "--from", stage.start / scale), "--part", stage.ms / scale);
   const details = el(
     "details",
     { class: "timings", open },
@@ -53,7 +51,7 @@ export function waterfall(answer, { open, toggled, roundTrip }) {
             "tr",
             {},
             el("th", { scope: "row" }, stage.name),
-            el("td", { class: "track", "aria-hidden": "true" }, bar(stage)),
+            el("td", { class: "track", "aria-hidden": "true" }, bar(stage.start / scale, stage.ms / scale)),
             el("td", { class: "number" }, milliseconds(stage.ms)),
           ),
         ),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from index.errors import DeadlineError, RequestError, RerankerError
 from retrieval.encoders import check_queries
 from retrieval.protocols import Candidate, RerankResult
+from retrieval.store.records import titled
 
 _PASS_TOKENS = 64
 """What a forward pass costs beside its tokens, in tokens; see model_encoder."""
@@ -42,7 +43,7 @@ class Texts(NamedTuple):
 
 
 def checked_texts(query: str, candidates: Sequence[Candidate], top_k: int) -> Texts:
-    """Return what is read of each candidate: the title, a space, the text (as encoders do of passages).
+    """Return what is read of each candidate: its title and its text, as encoders read passages.
 
     Raises RequestError on top_k < 1, and where query or candidate is no valid Unicode (lone surrogates).
     """
@@ -52,7 +53,7 @@ def checked_texts(query: str, candidates: Sequence[Candidate], top_k: int) -> Te
     numbers: dict[str, int] = {}
     of = np.empty(len(candidates), np.int64)
     for place, (text, title) in enumerate(candidates):
-        read = f"{title} {text}" if title else text
+        read = titled(title, text)
         try:
             read.encode()
         except UnicodeEncodeError as error:

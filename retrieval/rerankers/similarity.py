@@ -40,14 +40,15 @@ class SimilarityReranker:
 
         def score(piece: slice) -> Scored:
             nonlocal against, truncated
-            block = texts.distinct[piece]
-            read = block if against is not None else [query, *block]
-            if against is None:
+            block = read = texts.distinct[piece]
+            calls = 1
+            if against is None:  # the first piece
                 against = prepare(self._encoder.encode_queries([Query("rerank", query)]), "cosine")
+                read, calls = [query, *block], 2
             batch = self._encoder.encode_texts(block)
             truncated += batch.truncated
             found = scores(against, prepare(batch.vectors, "cosine"), "cosine")[0]
-            return Scored(found, 0 if self._model is None else 1 + (read is not block), self._tokens(read))
+            return Scored(found, 0 if self._model is None else calls, self._tokens(read))
 
         work = pieces([self._estimate(text) for text in texts.distinct], self._batch_tokens)
         result = rerank_pointwise(work, score, texts, top_k=top_k, deadline=deadline)

@@ -18,6 +18,7 @@ from retrieval.store.records import (
     passage_key,
     passage_text,
     text_key,
+    titled,
 )
 from retrieval.store.snapshot import StoreSnapshot
 from retrieval.store.writer import StoreWriter
@@ -35,4 +36,5 @@ __all__ = [
     "passage_key",
     "passage_text",
     "text_key",
+    "titled",
 ]

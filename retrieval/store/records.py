@@ -121,9 +121,14 @@ def vector_bytes(vector: npt.NDArray[np.float32]) -> bytes:
     return np.asarray(vector, dtype="<f4").tobytes()
 
 
+def titled(title: str, text: str) -> str:
+    """Return the text that models read: the title, a space, the text (the BEIR convention)."""
+    return f"{title} {text}" if title else text
+
+
 def passage_text(passage: Passage) -> str:
-    """Return the text that encoders see: the title, a space, the passage (the BEIR convention)."""
-    return f"{passage.title} {passage.text}" if passage.title else passage.text
+    """Return the text that encoders see of a passage: see `titled`."""
+    return titled(passage.title, passage.text)
 
 
 def text_key(text: str) -> bytes:

@@ -1,15 +1,16 @@
 """Our encoder backends beside SentenceTransformer.encode with its defaults: bulk, single queries, quality.
 
-    python tests/bench/bench_encode.py [backend ...] [--texts=3000] [--queries=300] [--sets=scifact,cranfield,medquad]
+    python tests/bench/bench_encode.py [backend ...] [--parts=bulk,single,scifact,cranfield,medquad] [--texts=3000]
+        [--queries=300]
 
-    default: every backend that is installed, and auto; an hour on two cores, a second run much less
+    default: every backend that is installed, and auto; two hours on two cores. Each part is saved when it is done.
     --texts, --queries   fewer make a trial, whose results are not saved
-    --sets               of the quality comparison; --sets= skips it
 
-Speed: the same texts (two thirds wikispeedia passages, one third medquad answers), five rounds in which the encoders
-take turns, each in its own process. Quality: nDCG@10 of exact search over whole documents with each backend's vectors,
-against those of SentenceTransformer.encode in float32; the loss with a 95 % paired bootstrap interval over queries.
-Vectors are kept in .bench/cache while the encoders' sources and libraries are the same.
+bulk, single: the same texts (two thirds wikispeedia passages, one third medquad answers), the same queries one by one;
+five rounds, the encoders taking turns, each in its own process. Quality, a part for each dataset: nDCG@10 of exact
+search over whole documents with each backend's vectors, against those of SentenceTransformer.encode in float32; the
+loss with a 95 % paired bootstrap interval over queries. Vectors stay in .bench/cache while encoders' sources and
+libraries are the same.
 """
 
 import gzip
@@ -41,7 +42,6 @@ SETS = ("scifact", "cranfield", "medquad")
 MEASURE = "nDCG@10"
 RESAMPLES = 10_000
 LOSS = 0.005
-FASTER = 2.5
 WARM = 64
 CACHE = WORK / "cache"
 
@@ -139,38 +139,63 @@ def token_count(texts: list[str], window: int) -> int:
     return sum(len(encoding.ids) for encoding in tokenizer.encode_batch(texts))
 
 
-def speed(encoders: list[Encoder], texts: list[str], queries: list[str]) -> tuple[int, dict[str, Any]]:
-    files = {"bulk": written("texts", texts), "single": written("queries", queries)}
-    warm = {"bulk": written("warm-texts", texts[:WARM]), "single": written("warm-queries", queries[:20])}
+def bulk(encoders: list[Encoder], count: int) -> dict[str, Any]:
+    texts = speed_texts(count)
     tokens = token_count(texts, encoders[0].about["window"])
-    spent: dict[str, dict[str, list[Any]]] = {e.who: {"bulk": [], "single": []} for e in encoders}
+    path, warm = written("texts", texts), written("warm-texts", texts[:WARM])
+    spent: dict[str, list[float]] = {encoder.who: [] for encoder in encoders}
     peaks = {}
     for encoder in encoders:
-        for do, path in warm.items():
-            encoder.ask(do=do, texts=str(path))
+        encoder.ask(do="bulk", texts=str(warm))
     for turn in range(ROUNDS):
-        for do, path in files.items():
-            for encoder in encoders[turn % len(encoders) :] + encoders[: turn % len(encoders)]:
-                result = encoder.ask(do=do, texts=str(path))
-                spent[encoder.who][do].append([1000 * result["seconds"]] if do == "bulk" else result["ms"])
-                peaks[encoder.who] = result.get("peak_rss_bytes", peaks.get(encoder.who))
-                if do == "bulk":
-                    say(f"round {turn + 1}: {encoder.who} {len(texts) / result['seconds']:.1f} texts/s")
+        for encoder in _turn(encoders, turn):
+            answer = encoder.ask(do="bulk", texts=str(path))
+            spent[encoder.who].append(1000 * answer["seconds"])
+            peaks[encoder.who] = answer["peak_rss_bytes"]
+            say(f"round {turn + 1}: {encoder.who} {len(texts) / answer['seconds']:.1f} texts/s")
     result: dict[str, Any] = {}
     for encoder in encoders:
-        bulk, single = (summary(np.array(spent[encoder.who][do])) for do in ("bulk", "single"))
+        figures = summary(np.array(spent[encoder.who])[:, None])
+        rates = {"texts_per_s": 1000 * count / figures["p50"], "tokens_per_s": 1000 * tokens / figures["p50"]}
+        faster = [theirs / mine for theirs, mine in zip(spent[PEER], spent[encoder.who], strict=True)]
         result[encoder.who] = {
             **encoder.about,
             "peak_rss_bytes": peaks[encoder.who],
-            "bulk_ms": bulk,
-            "single_ms": single,
-            "texts_per_s": 1000 * len(texts) / bulk["p50"],
-            "tokens_per_s": 1000 * tokens / bulk["p50"],
+            "ms": figures,
+            **rates,
+            "faster": median_range(faster),
         }
-    for value in result.values():
-        value["faster"] = result[PEER]["bulk_ms"]["p50"] / value["bulk_ms"]["p50"]
-        value["faster_single"] = result[PEER]["single_ms"]["p50"] / value["single_ms"]["p50"]
-    return tokens, result
+    return {"texts": count, "tokens": tokens, "encoders": result}
+
+
+def single(encoders: list[Encoder], count: int) -> dict[str, Any]:
+    queries = speed_queries(count)
+    path, warm = written("queries", queries), written("warm-queries", queries[:20])
+    spent: dict[str, list[list[float]]] = {encoder.who: [] for encoder in encoders}
+    for encoder in encoders:
+        encoder.ask(do="single", texts=str(warm))
+    for turn in range(ROUNDS):
+        for encoder in _turn(encoders, turn):
+            spent[encoder.who].append(encoder.ask(do="single", texts=str(path))["ms"])
+    result: dict[str, Any] = {}
+    for encoder in encoders:
+        medians = [float(np.median(mine)) for mine in spent[encoder.who]]
+        faster = [float(np.median(theirs)) / mine for theirs, mine in zip(spent[PEER], medians, strict=True)]
+        result[encoder.who] = {
+            **encoder.about,
+            "ms": summary(np.array(spent[encoder.who])),
+            "faster": median_range(faster),
+        }
+    return {"queries": count, "encoders": result}
+
+
+def _turn(encoders: list[Encoder], turn: int) -> list[Encoder]:
+    first = turn % len(encoders)
+    return encoders[first:] + encoders[:first]
+
+
+def median_range(values: list[float]) -> list[float]:
+    return [float(np.median(values)), min(values), max(values)]
 
 
 def vectors_of(encoder: Encoder, name: str, what: str, texts: list[str]) -> np.ndarray:
@@ -193,7 +218,7 @@ def quality(encoders: list[Encoder], name: str) -> dict[str, Any]:
     data = judged(name)
     ids, texts = corpus(name)
     values: dict[str, np.ndarray] = {}
-    result: dict[str, Any] = {"queries": len(data.queries), "documents": len(ids)}
+    result: dict[str, Any] = {}
     for encoder in encoders:
         documents = vectors_of(encoder, name, "documents", texts)
         queries = vectors_of(encoder, name, "queries", [query.text for query in data.queries])
@@ -210,75 +235,90 @@ def quality(encoders: list[Encoder], name: str) -> dict[str, Any]:
         loss = values[PEER] - values[encoder.who]
         low, high = np.percentile(loss[samples].mean(axis=1), [2.5, 97.5])
         result[encoder.who] |= {"loss": float(loss.mean()), "low": float(low), "high": float(high)}
-    return result
+    return {"queries": len(data.queries), "documents": len(ids), "encoders": result}
 
 
-def show(result: dict[str, Any]) -> str:
+def show_bulk(result: dict[str, Any]) -> str:
     rows = [
         (
-            name if name == value["backend"] or name == PEER else f"{name} ({value['backend']})",
+            name,
             f"{value['texts_per_s']:.1f}",
             f"{value['tokens_per_s']:.0f}",
-            f"{value['faster']:.2f}",
-            f"{value['bulk_ms']['p25'] / 1000:.1f} to {value['bulk_ms']['p75'] / 1000:.1f}",
-            f"{(single := value['single_ms'])['p50']:.2f} [{single['p25']:.2f}, {single['p75']:.2f}]",
-            f"{single['p99']:.2f}",
-            f"{value['faster_single']:.2f}",
+            f"{value['faster'][0]:.2f} [{value['faster'][1]:.2f}, {value['faster'][2]:.2f}]",
+            f"{value['ms']['p25'] / 1000:.1f} to {value['ms']['p75'] / 1000:.1f}",
             f"{value['load_s']:.1f}",
             f"{value['peak_rss_bytes'] / 2**30:.2f}",
         )
-        for name, value in result["speed"].items()
+        for name, value in _named(result)
     ]
-    header = ("encoder", "texts/s", "tokens/s", "x faster", "s, quartiles", "one query p50 ms [quartiles]", "p99 ms")
-    parts = [
+    header = ("encoder", "texts/s", "tokens/s", "times faster [rounds]", "s, quartiles", "load s", "peak GiB")
+    return f"{result['texts']} texts, {result['tokens']} tokens\n\n{table(header, rows)}"
+
+
+def show_single(result: dict[str, Any]) -> str:
+    rows = [
         (
-            f"{result['texts']} texts ({result['tokens']} tokens), {result['queries']} queries, seed {SEED}, {ROUNDS}"
-            f" rounds, medians. {machine() | versions()}"
-        ),
-        table((*header, "x faster", "load s", "peak GiB"), rows),
+            name,
+            f"{value['ms']['p50']:.2f} [{value['ms']['p25']:.2f}, {value['ms']['p75']:.2f}]",
+            f"{value['ms']['p99']:.2f}",
+            f"{value['faster'][0]:.2f} [{value['faster'][1]:.2f}, {value['faster'][2]:.2f}]",
+        )
+        for name, value in _named(result)
     ]
-    chosen = result["speed"].get("auto", {}).get("choice")
-    if chosen:
-        parts.append(f"auto: {chosen}")
-    if result["quality"]:
-        names = [name for name in next(iter(result["quality"].values())) if name not in {"queries", "documents"}]
-        cells = [
-            (
-                name,
-                *(
-                    f"{(value := data[name])['ndcg']:.4f}, loss {value['loss']:+.4f}"
-                    f" [{value['low']:+.4f}, {value['high']:+.4f}]"
-                    for data in result["quality"].values()
-                ),
-                "yes" if all(data[name]["loss"] <= LOSS for data in result["quality"].values()) else "no",
-            )
-            for name in names
-        ]
-        sets = (f"{name} ({data['queries']})" for name, data in result["quality"].items())
-        parts.append(table(("nDCG@10", *sets, f"loss <= {LOSS} everywhere"), cells))
-    return "\n\n".join(parts)
+    header = ("encoder", "one query p50 ms [quartiles]", "p99 ms", "times faster [rounds]")
+    return f"{result['queries']} queries\n\n{table(header, rows)}"
+
+
+def _named(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (name if name in {value["backend"], PEER} else f"{name} ({value['backend']})", value)
+        for name, value in result["encoders"].items()
+    ]
+
+
+def show_quality(name: str, result: dict[str, Any]) -> str:
+    rows = [
+        (
+            who,
+            f"{value['ndcg']:.4f}",
+            f"{value['loss']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]",
+            "yes" if value["loss"] <= LOSS else "no",
+        )
+        for who, value in result["encoders"].items()
+    ]
+    header = (f"{name}, {result['queries']} queries", MEASURE, "loss [95 %]", f"loss <= {LOSS}")
+    return table(header, rows)
 
 
 def main() -> None:
     options = {part.partition("=")[0]: part.partition("=")[2] for part in sys.argv[1:] if part.startswith("--")}
     given = [part for part in sys.argv[1:] if not part.startswith("--")]
     count, asked = int(options.get("--texts", TEXTS)), int(options.get("--queries", QUERIES))
-    sets = [name for name in options.get("--sets", ",".join(SETS)).split(",") if name]
-    encoders = []
+    parts = options.get("--parts", ",".join(("bulk", "single", *SETS))).split(",")
+    if unknown := (set(parts) - {"bulk", "single", *SETS}) | (options.keys() - {"--parts", "--texts", "--queries"}):
+        raise SystemExit(f"unknown {sorted(unknown)}")
+    encoders: list[Encoder] = []
     try:
         for who in (PEER, *(given or available())):
             encoders.append(Encoder(who))
             say(f"opened {who}: {encoders[-1].about}")
-        texts, queries = speed_texts(count), speed_queries(asked)
-        result: dict[str, Any] = {"texts": count, "queries": asked, "seed": SEED}
-        result["tokens"], result["speed"] = speed(encoders, texts, queries)
-        result["quality"] = {name: quality([e for e in encoders if e.who != "auto"], name) for name in sets}
+        for part in parts:
+            if part == "bulk":
+                result = bulk(encoders, count)
+                shown, full = show_bulk(result), count >= TEXTS
+            elif part == "single":
+                result = single(encoders, asked)
+                shown, full = show_single(result), asked >= QUERIES
+            else:
+                result = quality([encoder for encoder in encoders if encoder.who != "auto"], part)
+                shown, full = show_quality(part, result), True
+            if full:
+                save("speed", f"encode-{part}", {"rounds": ROUNDS, "seed": SEED, "versions": versions(), **result})
+            print(f"{shown}\n", flush=True)
     finally:
         for encoder in encoders:
             encoder.close()
-    if count >= TEXTS and asked >= QUERIES:
-        save("speed", "encode", {"rounds": ROUNDS, "versions": versions(), **result})
-    print(show(result))
+    print(machine() | versions())
 
 
 if __name__ == "__main__":

@@ -125,6 +125,8 @@ class Load:
 
     async def arrival(self) -> None:
         client = self.idle.pop() if self.idle else await self.connect()
+        if client.transport is None or client.transport.is_closing():  # the server ends connections that are idle
+            client = await self.connect()
         self.idle.append(await self.one(client))
 
 

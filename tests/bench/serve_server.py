@@ -84,6 +84,7 @@ def ours(name: str, backend: str) -> Server:
     port = free_port()
     root = root_of(name, backend)
     command = [sys.executable, "-m", "api.cli", "serve", "--data", str(root), "--port", str(port)]
+    command += ["--set", f"encoders.default.backend={backend}"]
     return Server(name, command, port, "/health/ready")
 
 

@@ -23,7 +23,8 @@ def main() -> None:
         embeddings = Embeddings(path=path, content=True)
         embeddings.index(list(json.loads((folder / "texts.json").read_text()).items()))
         embeddings.save(str(index))
-    (folder / "config.yml").write_text(json.dumps({"path": str(index), "writable": False}))
+    config = {"path": str(index), "writable": False, "embeddings": {"path": path, "content": True}}
+    (folder / "config.yml").write_text(json.dumps(config))
     os.environ["CONFIG"] = str(folder / "config.yml")
     import uvicorn
 

@@ -29,31 +29,19 @@ HASHING = EncoderConfig(kind="hashing", dim=256)
 MINILM = EncoderConfig(backend="torch", device="cpu", max_tokens=WINDOW)
 
 
-def save_model(folder: Path, labels: int = 1, vocabulary: int = len(WORDS) + 4) -> Path:
-    """A random BERT that classifies pairs: small, but with scores that differ well from text to text."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+@pytest.fixture(scope="module")
+def save_model(tiny_transformer: Callable[..., object]) -> Callable[..., Path]:
+    """Save a random BERT that classifies pairs: small, but with scores that differ well from text to text."""
 
-    known = {word: place for place, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(known, "[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=WINDOW, **special).save_pretrained(folder)
-    torch.manual_seed(3)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = BertConfig(
-        vocab_size=vocabulary, max_position_embeddings=40, num_labels=labels, initializer_range=0.5, **sizes
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    return folder
+    def save(folder: Path, **config: int) -> Path:
+        tiny_transformer(folder, WORDS, "pairs", **{"num_labels": 1, "initializer_range": 0.5, **config})
+        return folder
+
+    return save
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_folder(save_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("cross-encoder"))
 
 
@@ -366,9 +354,9 @@ def test_an_encoder_is_no_cross_encoder(model_folder: Path, tmp_path: Path) -> N
         cross_encoder(folder)
 
 
-def test_a_model_of_several_labels_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_several_labels_is_refused(save_model: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gives 3 numbers for a pair, expected one"):
-        cross_encoder(save_model(tmp_path / "labels", labels=3))
+        cross_encoder(save_model(tmp_path / "labels", num_labels=3))
 
 
 def test_a_damaged_model_is_refused(model_folder: Path, tmp_path: Path) -> None:
@@ -379,10 +367,12 @@ def test_a_damaged_model_is_refused(model_folder: Path, tmp_path: Path) -> None:
         cross_encoder(folder)
 
 
-def test_a_model_that_fails_or_scores_nonsense_is_a_rerankers_error(tmp_path: Path) -> None:
+def test_a_model_that_fails_or_scores_nonsense_is_a_rerankers_error(
+    save_model: Callable[..., Path], tmp_path: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
-    small = cross_encoder(save_model(tmp_path / "small", vocabulary=6))  # its tokenizer knows more tokens
+    small = cross_encoder(save_model(tmp_path / "small", vocab_size=6))  # its tokenizer knows more tokens
     with pytest.raises(RerankerError, match=r"failed on 1 pairs \(IndexError\)"):
         small.rerank(QUERY, [Candidate("river")], top_k=1, deadline=None)
     folder = save_model(tmp_path / "nan")

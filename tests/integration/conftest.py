@@ -1,15 +1,17 @@
-"""Places for tests that write a lot, and real server processes."""
+"""Places for tests that write a lot, real server processes, and what the tests of the frameworks' adapters share."""
 
 import os
 import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,13 @@ import httpx
 import pytest
 import tomli_w
 
+from api.client import Grapnel
+from api.frameworks.models import Embedder, LocalEmbedder, ServerEmbedder
+from api.frameworks.store import Store, open_folder, open_server
 from api.keys import make_key
+from retrieval.collection import Collection
+from retrieval.collection_config import CollectionConfig
+from retrieval.encoders import EncoderConfig
 
 MEMORY = Path("/dev/shm")  # noqa: S108  Linux's shared memory: only a faster place, used where it is there
 
@@ -25,6 +33,8 @@ ROOT = Path(__file__).parents[2]
 STARTED_WITHIN_S = 60.0
 ENDED_WITHIN_S = 40.0
 HASHING = {"kind": "hashing", "dim": 64}
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Knows no certificates: reading those of the world takes a client longer than a dozen requests."""
 _URL = re.compile(rb"grapnel serves .* on (http://\S+:\d+)")
 
 
@@ -41,11 +51,30 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture(scope="module")
+def module_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep temporary files of a module's tests, and of the servers they start, in memory; a folder there.
+
+    For a module whose tests are not about the disk: `pytestmark = pytest.mark.usefixtures("module_memory")`, which
+    comes before the servers that its tests ask for.
+    """
+    tmp_path_factory.getbasetemp()  # made at first use, and to outlast this module
+    place = MEMORY if os.access(MEMORY, os.W_OK) else None
+    with (
+        tempfile.TemporaryDirectory(dir=place, prefix="grapnel-test-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(tempfile, "tempdir", folder)
+        patch.setenv("TMPDIR", folder)  # for the server
+        yield Path(folder)
+
+
 class ServerProcess:
     """`grapnel serve` in a process of its own, with a hashing encoder `default` (64 dimensions) in place of a model.
 
     tables: more of server.toml. keys: name -> the other members of its [[keys]] table; their secrets are in `secrets`.
-    data: where the collections are, in place of a folder of its own. command: what takes the place of `grapnel`.
+    data: where the collections are, in place of a folder of its own; may exist, and hold some.
+    command: what takes the place of `grapnel`.
     environment: more variables.
     It can be stopped and started again on the same data, in another `environment` too; its log is one file.
     """
@@ -63,7 +92,7 @@ class ServerProcess:
         self._command = command
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", **(environment or {})}
         self.data = data or folder / "data"
-        self.data.mkdir(parents=True)
+        self.data.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log"
         self.config = folder / "server.toml"
         self.secrets: dict[str, str] = {}
@@ -77,12 +106,12 @@ class ServerProcess:
         self.url = ""
         self.start()
 
-    def start(self) -> None:
-        """Start a process and wait until it is ready."""
+    def start(self, port: int = 0) -> None:
+        """Start a process and wait until it is ready. port: that of the process before, where its URL is to stay."""
         begin = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._command, "serve", "--data", self.data, "--config", self.config, "--port", "0"],
+                [*self._command, "serve", "--data", self.data, "--config", self.config, "--port", str(port)],
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
@@ -102,7 +131,7 @@ class ServerProcess:
     @staticmethod
     def _is_ready(url: str) -> bool:
         try:
-            return httpx.get(f"{url}/health/ready").status_code == 200
+            return httpx.get(f"{url}/health/ready", verify=_NO_TLS).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -115,6 +144,10 @@ class ServerProcess:
     def stop(self) -> int:
         """End the process as an operator does; return its exit status."""
         self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the end of a process that was told to end; return its exit status."""
         try:
             return self.process.wait(ENDED_WITHIN_S)
         except subprocess.TimeoutExpired:
@@ -124,7 +157,7 @@ class ServerProcess:
     def client(self, key: str | None = None, **options: Any) -> httpx.Client:
         """Return a client that sends a key. options: of httpx.Client."""
         headers = {} if key is None else {"Authorization": f"Bearer {self.secrets[key]}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30.0, **options)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30.0, verify=_NO_TLS, **options)
 
     def connect(self) -> socket.socket:
         """Return a connection, for what no well-behaved client sends."""
@@ -164,7 +197,10 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         return servers[-1]
 
     yield start
-    statuses: Sequence[int] = [server.stop() for server in servers if server.process.poll() is None]
+    running = [server for server in servers if server.process.poll() is None]
+    for server in running:  # all at once: a second each
+        server.process.send_signal(signal.SIGTERM)
+    statuses: Sequence[int] = [server.wait() for server in running]
     assert not any(statuses), [server.log_text()[-2000:] for server in servers]
     assert not [line for server in servers for line in server.defects()]
 
@@ -191,3 +227,51 @@ def failing_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return library
+
+
+# -- the frameworks' adapters -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["folder", "server"])
+def places(
+    request: pytest.FixtureRequest, module_memory: Path, hashing_config: Callable[..., CollectionConfig]
+) -> Callable[[int | None], dict[str, str]]:
+    """Where a store is, as keywords: {"folder"} or {"url", "collection"}; each of a module's tests runs with both.
+
+    dim: of the vectors that clients bring; None = a hashing encoder makes them, and a folder's collection is there.
+    """
+
+    @cache
+    def place(dim: int | None) -> dict[str, str]:
+        name = f"dim-{dim}".lower()
+        if request.param == "server":
+            return {"url": request.getfixturevalue("server").url, "collection": name}
+        if dim is None:
+            Collection.create(module_memory / name, hashing_config()).close()
+        return {"folder": str(module_memory / name)}
+
+    return place
+
+
+@pytest.fixture(scope="module")
+def stores(places: Callable[[int | None], dict[str, str]]) -> Callable[[int | None], Store]:
+    """Open each store once for the module: creating one is the slow part of most tests. dim: as for `places`."""
+
+    @cache
+    def store(dim: int | None) -> Store:
+        place = places(dim)
+        if "url" in place:
+            return open_server(place["url"], place["collection"], dim=dim)
+        return open_folder(place["folder"], dim)
+
+    return store
+
+
+@pytest.fixture(params=["here", "server"])
+def embedder(request: pytest.FixtureRequest) -> Iterator[Embedder]:
+    """The same hashing encoder, in this process and on a server."""
+    if request.param == "here":
+        yield LocalEmbedder(EncoderConfig(kind="hashing", dim=64))
+        return
+    with Grapnel(request.getfixturevalue("server").url) as client:
+        yield ServerEmbedder(client)

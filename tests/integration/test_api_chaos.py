@@ -370,6 +370,6 @@ def test_kills_at_the_points_of_the_servers_own(start_server: Callable[..., Any]
             aliases[point.replace(".", "-")] = NAME
         with Grapnel(server.url) as client:
             assert client.aliases() == aliases
-            assert len(client.collection(NAME).snapshots()) == (point == "snapshot.replaced")
+            assert len(client.collection(NAME).snapshots()) == (point == "snapshot.named")
             assert_snapshots(client, server.data)
             assert not list(server.data.rglob(".*.tmp"))

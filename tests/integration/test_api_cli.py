@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -407,7 +407,7 @@ def test_a_reader_that_goes_away_leaves_no_trace(built: Path) -> None:
             assert process.wait(timeout=60) == 128 + signal.SIGPIPE
 
 
-def test_an_interrupt_ends_quietly_and_lets_go_of_the_lock(copy: Path) -> None:
+def test_an_interrupt_ends_quietly_and_lets_go_of_the_lock(copy: Path, until: Callable[..., None]) -> None:
     def interruptible() -> None:
         """A suite that a shell runs in the background inherits SIGINT as ignored, and would pass that on."""
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -421,9 +421,8 @@ def test_an_interrupt_ends_quietly_and_lets_go_of_the_lock(copy: Path) -> None:
         preexec_fn=interruptible,  # noqa: PLW1509  one thread, and nothing but this call before the exec
     ) as process:
         lock = copy / "shards" / "0000" / "lock"
-        while str(process.pid) not in lock.read_text():
-            assert process.poll() is None
-            time.sleep(0.01)
+        until(lambda: str(process.pid) in lock.read_text() or process.poll() is not None, "a lock that is held")
+        assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
         assert process.stderr is not None

@@ -186,6 +186,14 @@ def test_upkeep(twins: Twins, run: Run) -> None:
     assert "lexical" in text
 
 
+def test_more_than_a_server_takes_at_once(twins: Twins) -> None:
+    found = twins.one("search", *(f"mice {number}" for number in range(65)), "-k", "1", "--mode", "lexical")
+    assert {ranking["hits"][0]["doc_id"] for ranking in found["rankings"]} <= {"fox", "cat"}
+    assert len(found["rankings"]) == 65
+    here, there = twins.both("delete", *(f"nobody-{number}" for number in range(1_001)), "hen")
+    assert here == there == {"deleted": 1}
+
+
 def test_refusals(twins: Twins) -> None:
     assert "type" in twins.refusals(2, "search", "x", "--filter", '{"type": "near"}')
     assert "mode" in twins.refusals(2, "search", "x", "--mode", "nope")

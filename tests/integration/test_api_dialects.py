@@ -33,6 +33,7 @@ POSTED = sorted(SHAPES.keys() - {"/info", "/health"})
 BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/embeddings": [{"model": "default", "input": "a"}],
     "/embed": [{"inputs": "a"}],
+    "/similarity": [{"inputs": {"source_sentence": "a", "sentences": ["b"]}}],
     "/v1/rerank": [{"query": "a", "documents": ["b"]}],
     "/v2/rerank": [{"query": "a", "documents": ["b"]}],
     "/rerank": [{"query": "a", "documents": ["b"]}, {"query": "a", "texts": ["b"]}],
@@ -79,7 +80,7 @@ def test_every_error_has_the_shape_of_the_dialect(served: Any, path: str) -> Non
     for status, answer in answers.items():
         assert answer.status_code == status, answer.text
         check_shape(answer, SHAPES[path])
-    assert unknown.status_code == (200 if path in {"/embed"} else 404)
+    assert unknown.status_code == (200 if path in {"/embed", "/similarity"} else 404)
     assert hostile.status_code == 403
     check_shape(hostile, SHAPES[path])
 
@@ -139,9 +140,10 @@ async def running(folder: Path) -> AsyncIterator[tuple[Service, httpx.AsyncClien
     service = Service(folder, ServerConfig.read(None, SETTINGS))
     app = create_app(service)
     async with app.router.lifespan_context(app):
-        while not service.ready:
-            assert service.failure is None
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60.0):
+            while not service.ready:
+                assert service.failure is None
+                await asyncio.sleep(0.01)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             yield service, client
@@ -150,15 +152,16 @@ async def running(folder: Path) -> AsyncIterator[tuple[Service, httpx.AsyncClien
 
 @asynccontextmanager
 async def all_busy(service: Service) -> AsyncIterator[None]:
-    """Fill the threads for reading and the queue before them."""
+    """Fill the threads for reading and for models, and the queues before them."""
     until, calls = threading.Event(), []
     try:
-        while True:
-            calls.append(asyncio.ensure_future(service.reads.run(until.wait)))
-            await asyncio.sleep(0)
-            if calls[-1].done():
-                calls.pop().exception()
-                break
+        for workers in (service.reads, service.model_calls):
+            while True:
+                calls.append(asyncio.ensure_future(workers.run(until.wait)))
+                await asyncio.sleep(0)
+                if calls[-1].done():
+                    calls.pop().exception()
+                    break
         yield
     finally:
         until.set()
@@ -209,7 +212,7 @@ async def test_a_defect_has_the_shape_of_the_dialect_and_tells_nothing(
 
         monkeypatch.setattr(service.models, "embed", broken)
         monkeypatch.setattr(service.models, "rerank", broken)
-        monkeypatch.setattr(service, "names", broken)
+        monkeypatch.setattr(service, "readable", broken)
         for path, bodies in BODIES.items():
             if not path.startswith("/v1/vector_stores"):
                 for body in bodies:

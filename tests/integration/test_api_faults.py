@@ -32,6 +32,7 @@ MODES = ("dense", "lexical", "hybrid")
 C = "/v1/collections/c"
 NDJSON = {"Content-Type": "application/x-ndjson"}
 AT_MOST_S = 30.0
+Until = Callable[[Callable[[], object], str], None]
 
 
 def body_of(number: int, version: int = 0) -> dict[str, Any]:
@@ -79,21 +80,15 @@ def answers(client: httpx.Client) -> dict[str, list[tuple[str, float]]]:
     return {mode: [(hit["id"], hit["score"]) for hit in hits] for mode, hits in found.items()}
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + AT_MOST_S
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {AT_MOST_S:g} s"
-        time.sleep(0.01)
-
-
 # -- a server whose disk and pace a test decides ------------------------------------------------------------------
 
 
 class Control:
     """The other end of serving_child.py."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, until: Until) -> None:
         self._path = path
+        self._until = until
 
     def __call__(self, do: str, **more: Any) -> Any:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -102,14 +97,14 @@ class Control:
             return json.loads(connection.makefile().readline())
 
     def await_held(self, count: int) -> None:
-        until(lambda: self("held")["held"] == count, f"{count} calls that wait")
+        self._until(lambda: self("held")["held"] == count, f"{count} calls that wait")
 
 
 Controlled = Callable[..., tuple[Any, Control]]
 
 
 @pytest.fixture
-def controlled(start_server: Callable[..., Any]) -> Iterator[Controlled]:
+def controlled(start_server: Callable[..., Any], until: Until) -> Iterator[Controlled]:
     """Start servers with a collection `c` that listen to a Control. Takes limits, and more of the environment."""
     numbers = itertools.count()
     with tempfile.TemporaryDirectory(prefix="gr-") as folder:  # a socket's path may have 107 bytes
@@ -123,7 +118,7 @@ def controlled(start_server: Callable[..., Any]) -> Iterator[Controlled]:
             )
             with server.client() as client:
                 client.post("/v1/collections", json={"name": "c"}).raise_for_status()
-            return server, Control(path)
+            return server, Control(path, until)
 
         yield start
 
@@ -157,7 +152,7 @@ def test_a_full_disk_refuses_writes_while_searches_go_on(controlled: Controlled,
             assert (stored(client), answers(client)) == (before, found)
         assert client.get("/health/ready").status_code == 200
         for job in (f"{C}/compact", f"{C}/snapshots"):
-            assert wait_for(client, client.post(job))["state"] == "failed"
+            assert server.ended(client, client.post(job))["state"] == "failed"
         assert (stored(client), answers(client)) == (before, found)
         assert control("disarm")["spent"] > 0
         for name, write in writes.items():
@@ -165,7 +160,7 @@ def test_a_full_disk_refuses_writes_while_searches_go_on(controlled: Controlled,
         after = stored(client)
         assert after.keys() == {*(f"d{number}" for number in range(80)), "new"} - {"d7", "d8", "d9"}
         for job in (f"{C}/compact", f"{C}/snapshots"):
-            assert wait_for(client, client.post(job))["state"] == "done"
+            assert server.ended(client, client.post(job))["state"] == "done"
         assert {hit for hit, _ in answers(client)["hybrid"]} == after.keys()
         assert client.get("/v1/aliases").json()["aliases"] == {"also": "c"}
         assert_whole_batches(client, control, server.data)
@@ -183,13 +178,6 @@ def assert_whole_batches(client: httpx.Client, control: Control, data: Path) -> 
     control("disarm")
     report = client.post(f"{path}/bulk", content=body, headers=NDJSON).json()
     assert (report["added"], report["unchanged"]) == (4_000 - len(kept), len(kept))
-
-
-def wait_for(client: httpx.Client, begun: httpx.Response) -> dict[str, Any]:
-    """Return a job once it has ended."""
-    path = f"/v1/jobs/{begun.raise_for_status().json()['id']}"
-    until(lambda: client.get(path).json()["state"] != "running", "a job's end")
-    return dict(client.get(path).json())
 
 
 def assert_only_read(client: httpx.Client) -> None:
@@ -245,7 +233,7 @@ def test_what_cannot_be_written_is_searched(start_server: Callable[..., Any]) ->
 # -- the end ------------------------------------------------------------------------------------------------------
 
 
-def await_closed(server: Any) -> None:
+def await_closed(server: Any, until: Until) -> None:
     """Wait until nobody can connect."""
 
     def closed() -> bool:
@@ -258,7 +246,7 @@ def await_closed(server: Any) -> None:
     until(closed, "a closed port")
 
 
-def test_sigterm_lets_requests_under_way_end(controlled: Controlled) -> None:
+def test_sigterm_lets_requests_under_way_end(controlled: Controlled, until: Until) -> None:
     server, control = controlled()
     values = documents(0, 700)
     closed = threading.Event()
@@ -276,7 +264,7 @@ def test_sigterm_lets_requests_under_way_end(controlled: Controlled) -> None:
         stream = pool.submit(two.post, f"{C}/bulk", content=in_two_parts(), headers=NDJSON)
         until(lambda: 'grapnel_pending_calls{kind="write"} 1' in idle.get("/metrics").text, "a write under way")
         server.process.send_signal(signal.SIGTERM)
-        await_closed(server)
+        await_closed(server, until)
         assert not put.done()
         control("release")
         closed.set()
@@ -307,7 +295,7 @@ def test_what_takes_too_long_does_not_keep_a_server_from_ending(controlled: Cont
     with server.client() as client:
         assert stored(client) == written
         assert stored(client, "/v1/collections/asked") == {}
-        assert wait_for(client, client.post(f"{C}/compact"))["state"] == "done"
+        assert server.ended(client, client.post(f"{C}/compact"))["state"] == "done"
         assert all(len(hits) == 1_000 for hits in answers(client).values())
 
 
@@ -333,11 +321,11 @@ def busy(start_server: Callable[..., Any]) -> Any:
     with server.client() as client:
         client.post("/v1/collections", json={"name": "c"}).raise_for_status()
         bulk(client, documents(0, 1_000)).raise_for_status()
-        wait_for(client, client.post(f"{C}/compact"))
+        server.ended(client, client.post(f"{C}/compact"))
     return server
 
 
-def test_nothing_is_computed_for_clients_that_left(busy: Any) -> None:
+def test_nothing_is_computed_for_clients_that_left(busy: Any, until: Until) -> None:
     """Two batches are ahead of theirs; when they have left, their searches are never run."""
     body = json.dumps(searches(4, k=3)).encode()
     head = (
@@ -364,7 +352,7 @@ def ask_for_many(server: Any) -> httpx.Response:
         return client.post("/v1/search", json=searches(64))
 
 
-def test_a_burst_of_searches_is_refused_in_part_and_leaves_nothing_behind(busy: Any) -> None:
+def test_a_burst_of_searches_is_refused_in_part_and_leaves_nothing_behind(busy: Any, until: Until) -> None:
     """Far more than may wait: what is not answered is refused at once, with a time to come back."""
     with busy.client() as client, ThreadPoolExecutor(48) as pool:
         statuses: Counter[int] = Counter()
@@ -385,7 +373,7 @@ def test_a_burst_of_searches_is_refused_in_part_and_leaves_nothing_behind(busy: 
         assert all(search(client, mode, k=3).status_code == 200 for mode in MODES * 5)
 
 
-def test_a_burst_of_writes_is_refused_in_part_and_none_is_lost(controlled: Controlled) -> None:
+def test_a_burst_of_writes_is_refused_in_part_and_none_is_lost(controlled: Controlled, until: Until) -> None:
     """Four are at work, four may wait; the others are told to come back, and do."""
     server, control = controlled({"writes": 4})
     with server.client() as client, ThreadPoolExecutor(40) as pool:
@@ -430,7 +418,7 @@ class Soak:
         with self._server.client() as client, ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda number: self._round(client, number), range(self._number, self._number + count)))
             self._number += count
-            assert wait_for(client, client.post(f"{C}/compact"))["state"] == "done"
+            assert self._server.ended(client, client.post(f"{C}/compact"))["state"] == "done"
         return memory_bytes(self._server)
 
     @staticmethod

@@ -283,6 +283,9 @@ def test_a_write_can_depend_on_what_is_stored(client: httpx.Client, empty: str) 
     refused(client.delete(path, headers={"If-Match": '"2"'}), 412, "precondition-failed")
     assert client.patch(path, json={"metadata": {"a": 1}}, headers={"If-Match": '"3"'}).headers["etag"] == '"4"'
     assert client.delete(path, headers={"If-Match": '"4"'}).status_code == 204
+    for gone in ('"4"', "*"):  # nothing is stored, so not what was expected
+        refused(client.delete(path, headers={"If-Match": gone}), 412, "precondition-failed")
+    refused(client.delete(path), 404, "not-found")
 
 
 def test_patch_merges_metadata_and_removes_nulls(client: httpx.Client, birds: str) -> None:
@@ -390,6 +393,37 @@ def test_pages_walk_through_all_documents_by_id(client: httpx.Client, kept: str)
     assert "sea" in problem["detail"], "who may see all documents is told what fields there are"
 
 
+def test_documents_are_counted(client: httpx.Client, kept: str) -> None:
+    path = f"{kept}/documents/count"
+    assert client.post(path, json={}).json() == {"documents": len(BIRDS)}
+    assert client.post(path, json={"filter": _eq("sea", True)}).json() == {"documents": 2}
+    refused(client.post(path, json={"filter": {"type": "near"}}), 422, "invalid")
+    refused(client.post(path, json={"limit": 3}), 422, "invalid")
+
+
+def test_a_field_that_no_document_has_is_an_error_or_missing_everywhere(client: httpx.Client, birds: str) -> None:
+    has, lacks = _eq("wings", 2), {"type": "ne", "key": "wings", "value": 2}
+    everything = len(BIRDS)
+    paths = {"search": {"query": "bird"}, "documents/list": {}, "documents/count": {}, "documents/delete": {}}
+    for path, body in paths.items():
+        for condition in (has, lacks):
+            refused(client.post(f"{birds}/{path}", json={**body, "filter": condition}), 422, "invalid")
+        strict = {**body, "filter": has, "strict_filter": True}
+        refused(client.post(f"{birds}/{path}", json=strict), 422, "invalid")
+
+    def lenient(path: str, condition: dict[str, Any]) -> Any:
+        body = {**paths[path], "filter": condition, "strict_filter": False}
+        return client.post(f"{birds}/{path}", json=body).raise_for_status().json()
+
+    assert lenient("search", has)["hits"] == []
+    assert len(lenient("search", lacks)["hits"]) == everything
+    assert lenient("documents/list", has)["documents"] == []
+    assert len(lenient("documents/list", lacks)["documents"]) == everything
+    assert [lenient("documents/count", each)["documents"] for each in (has, lacks)] == [0, everything]
+    assert [lenient("documents/delete", each)["deleted"] for each in (has, lacks)] == [0, everything]
+    refused(client.post(f"{birds}/documents/list", json={"strict_filter": 0}), 422, "invalid")
+
+
 def test_delete_by_id_and_by_filter(client: httpx.Client, birds: str) -> None:
     path = f"{birds}/documents/delete"
     assert client.post(path, json={"ids": ["auk", "auk", "nothing"]}).json() == {"deleted": 1}
@@ -419,6 +453,7 @@ def test_unknown_collections_are_not_found_wherever_they_stand(client: httpx.Cli
         client.post(f"{path}/documents", json={"documents": []}),
         client.post(f"{path}/documents/get", json={"ids": []}),
         client.post(f"{path}/documents/list", json={}),
+        client.post(f"{path}/documents/count", json={}),
         client.post(f"{path}/documents/delete", json={"ids": ["a"]}),
         client.post(f"{path}/bulk", content=b"", headers={"content-type": "application/x-ndjson"}),
         client.post(f"{path}/search", json={"query": "x"}),

@@ -109,6 +109,21 @@ def test_what_cannot_be_reranked_is_refused_in_the_shape_of_both_dialects(http: 
     assert value["error_type"] == "validation"
 
 
+def test_texts_are_compared_by_the_cosine_of_their_vectors(served: Any, http: httpx.Client) -> None:
+    sentences = ["the red fox", "hen", ""]
+    client = InferenceClient(model=f"{served.url}/similarity", token=served.secrets["reader"])
+    found = client.sentence_similarity("a red fox", sentences)
+    query, *rows = vectors_of(["a red fox", *sentences])
+    np.testing.assert_allclose(found, [float(row @ query) for row in rows], atol=1e-6)
+    inputs = {"source_sentence": "a red fox", "sentences": sentences}
+    for parameters in ({"prompt_name": "query", "truncate": True, "unknown": 1}, {}, None):
+        answer = http.post("/similarity", json={"inputs": inputs, "parameters": parameters})
+        assert answer.raise_for_status().json() == found
+    for wrong in ({**inputs, "sentences": []}, {**inputs, "sentences": "abc"}, {"sentences": ["a"]}, "abc"):
+        assert http.post("/similarity", json={"inputs": wrong}).json()["error_type"] == "validation"
+    assert http.post("/similarity", json={"inputs": {**inputs, "sentences": ["a"] * 4}}).status_code == 422
+
+
 def test_info_describes_the_encoder_without_its_path(http: httpx.Client) -> None:
     info = http.get("/info").raise_for_status().json()
     assert info["model_id"] == "default"

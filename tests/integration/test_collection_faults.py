@@ -433,24 +433,6 @@ def test_a_damaged_write_ahead_log_loses_no_more_than_its_tail(tmp_path: Path, w
 # -- a failing disk -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def failing_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compile the library that, preloaded, makes writes and fsyncs below a folder fail."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler to build failing_disk.c with")
-    library = tmp_path_factory.mktemp("library") / "failing_disk.so"
-    source = str(HERE / "failing_disk.c")
-    done = subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), source, "-ldl"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return library
-
-
 def test_full_short_and_failing_writes_lose_nothing(memory_path: Path, whole: Whole, failing_disk: Path) -> None:
     """Each operation, with room for only so many bytes, with short writes, with fsync failing the n-th time.
 

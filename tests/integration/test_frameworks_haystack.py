@@ -1,7 +1,7 @@
 """The Haystack adapters: Haystack's own suites over a folder and over a server, and what the suites do not ask."""
 
+import datetime
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -56,47 +56,17 @@ from api.frameworks.haystack import (
 )
 from index.errors import ConfigError, CorpusError, NotFoundError, RequestError
 from retrieval import types
-from retrieval.collection import Collection
 
+pytestmark = pytest.mark.usefixtures("module_memory")
 SUITE_DIM = 768
 DIM = 8
 MakeStore = Callable[..., GrapnelDocumentStore]
 
 
-MEMORY = Path("/dev/shm")  # noqa: S108  Linux's shared memory: only a faster place, used where it is there
-
-
-@pytest.fixture(scope="module", autouse=True)
-def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep folders, and what searches by words write beside them, in memory: no test here is about the disk."""
-    tmp_path_factory.getbasetemp()  # made at first use, and to outlast this module
-    place = MEMORY if os.access(MEMORY, os.W_OK) else None
-    with (
-        tempfile.TemporaryDirectory(dir=place, prefix="grapnel-test-") as folder,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(tempfile, "tempdir", folder)
-        patch.setenv("TMPDIR", folder)  # for the server
-        yield Path(folder)
-
-
-@pytest.fixture(scope="module", params=["folder", "server"])
-def stores(
-    request: pytest.FixtureRequest, memory: Path, hashing_config: Any
-) -> Callable[[int | None], GrapnelDocumentStore]:
-    """Make each store once for the module. dim: of the documents' embeddings; None = a hashing encoder makes them."""
-
-    @cache
-    def store(dim: int | None) -> GrapnelDocumentStore:
-        name = f"dim-{dim}".lower()
-        if request.param == "server":
-            url = request.getfixturevalue("server").url
-            return GrapnelDocumentStore(url=url, collection=name, embedding_dim=dim)
-        if dim is None:
-            Collection.create(memory / name, hashing_config()).close()
-        return GrapnelDocumentStore(str(memory / name), embedding_dim=dim)
-
-    return store
+@pytest.fixture(scope="module")
+def stores(places: Callable[[int | None], dict[str, str]]) -> Callable[[int | None], GrapnelDocumentStore]:
+    """Open each store once for the module. dim: of the documents' embeddings; None = a hashing encoder makes them."""
+    return cache(lambda dim: GrapnelDocumentStore(**places(dim), embedding_dim=dim))
 
 
 @pytest.fixture
@@ -496,8 +466,8 @@ def test_a_store_is_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
             GrapnelDocumentStore(**wrong)
 
 
-def test_a_missing_collection_is_made_or_asked_for(memory: Path, server: Any) -> None:
-    folder = str(memory / "made")
+def test_a_missing_collection_is_made_or_asked_for(module_memory: Path, server: Any) -> None:
+    folder = str(module_memory / "made")
     first, second = GrapnelDocumentStore(folder, embedding_dim=3), GrapnelDocumentStore(folder)
     first.write_documents([Document(id="a", embedding=[1.0, 0.0, 0.0])])
     assert second.count_documents() == 1
@@ -529,3 +499,66 @@ def test_pipelines_are_saved_and_loaded(embedded: GrapnelDocumentStore, monkeypa
     assert isinstance(retriever, GrapnelEmbeddingRetriever)
     assert (retriever.filter_policy, retriever.return_embedding, retriever.top_k) == (FilterPolicy.MERGE, True, 3)
     assert numbers_of(retriever.run(QUERY)) == numbers_of(components["embedding"].run(QUERY))
+
+
+# -- what others write meanwhile --------------------------------------------------------------------------------------
+
+
+class Meddling:
+    """A store in which something happens between the look at the documents and the write."""
+
+    def __init__(self, store: Any, act: Callable[[Any], object]) -> None:
+        self._store, self._act = store, act
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def documents(self, condition: Any = None) -> Iterator[types.Document]:
+        yield from list(self._store.documents(condition))
+        self._act(self._store)
+
+
+def test_a_merge_keeps_what_others_write_meanwhile(make_store: MakeStore) -> None:
+    store = make_store()
+    store.write_documents([Document(id=each, content=f"old {each}", meta={"v": 1}) for each in "abc"])
+
+    def act(inner: Any) -> None:
+        inner.add([types.Document("a", "new a", metadata={"v": 1, "w": 2})])
+        inner.delete(["b"])
+
+    between = GrapnelDocumentStore(folder="never-opened")
+    between._store = Meddling(store.store, act)
+    assert between.update_by_filter({"field": "v", "operator": "==", "value": 1}, {"u": 3}) == 2
+    assert {each.id: (each.content, each.meta) for each in store.filter_documents()} == {
+        "a": ("new a", {"v": 1, "w": 2, "u": 3}),
+        "c": ("old c", {"v": 1, "u": 3}),
+    }
+
+
+def test_dates_in_lists_are_compared_as_they_are_written(make_store: MakeStore) -> None:
+    store = make_store()
+    days = [datetime.date(2024, 1, day) for day in (1, 2, 3)]
+    store.write_documents([Document(id=day.isoformat(), content="x", meta={"day": day.isoformat()}) for day in days])
+
+    def found(operator: str, value: Any) -> list[str]:
+        condition = {"field": "meta.day", "operator": operator, "value": value}
+        return [each.id for each in store.filter_documents(condition)]
+
+    assert found("in", days[:2]) == found("not in", [days[2], None]) == ["2024-01-01", "2024-01-02"]
+    assert found("==", days[0]) == found("in", [days[0]]) == ["2024-01-01"]
+
+
+def test_a_tenant_of_a_server_has_a_store_too(
+    start_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rights = {"scopes": ["read", "write"], "filter": {"type": "eq", "key": "tenant", "value": "a"}}
+    server = start_server(keys={"admin": {"scopes": ["admin"]}, "tenant": rights})
+    with server.client("admin") as client:
+        client.post("/v1/collections", json={"name": "shared"}).raise_for_status()
+    monkeypatch.setenv("GRAPNEL_TEST_KEY", server.secrets["tenant"])
+    key = Secret.from_env_var("GRAPNEL_TEST_KEY")
+    store = GrapnelDocumentStore(url=server.url, collection="shared", api_key=key)
+    store.write_documents([Document(id="a", content="An owl.", meta={"tenant": "a"})])
+    assert store.count_documents() == 1
+    assert [each.id for each in store.filter_documents()] == ["a"]
+    assert [each.id for each in store.hybrid_retrieval("owl", dense_weight=0.5)] == ["a"]

@@ -1,15 +1,16 @@
 """The LangChain adapters: LangChain's own suites over a folder and over a server, and what the suites do not ask."""
 
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from functools import cache
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 # Before the import: traces would go to LangSmith, which the socket guard refuses.
 os.environ |= {"LANGSMITH_TRACING": "false", "LANGCHAIN_TRACING_V2": "false"}
 
+import httpx
 import numpy as np
 import pytest
 
@@ -32,48 +33,18 @@ from api.frameworks.conditions import EVERYTHING
 from api.frameworks.langchain import GrapnelEmbeddings, GrapnelRetriever, GrapnelVectorStore
 from api.frameworks.models import Embedder, LocalEmbedder, ServerEmbedder
 from api.frameworks.store import FolderStore, ServerStore, Store, open_folder, open_server
-from index.errors import ConfigError, CorpusError, ForbiddenError, RequestError
+from index.errors import ConfigError, CorpusError, ForbiddenError, IndexFormatError, RequestError
 from retrieval.chunking import ChunkingConfig
-from retrieval.collection import Collection
+from retrieval.collection import COMPACTION_THREAD, Collection
 from retrieval.collection_config import CollectionConfig
 from retrieval.encoders import EncoderConfig
 from retrieval.types import Document as StoredDocument
+from retrieval.types import Query, SearchRequest
+
+pytestmark = pytest.mark.usefixtures("module_memory")
 
 MakeStore = Callable[..., Store]
 """dim of the vectors that clients bring, None = a hashing encoder makes them -> an empty store."""
-
-
-MEMORY = Path("/dev/shm")  # noqa: S108  Linux's shared memory: only a faster place, used where it is there
-
-
-@pytest.fixture(scope="module", autouse=True)
-def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep folders, and what searches by words write beside them, in memory: no test here is about the disk."""
-    tmp_path_factory.getbasetemp()  # made at first use, and to outlast this module
-    place = MEMORY if os.access(MEMORY, os.W_OK) else None
-    with (
-        tempfile.TemporaryDirectory(dir=place, prefix="grapnel-test-") as folder,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(tempfile, "tempdir", folder)
-        patch.setenv("TMPDIR", folder)  # for the server
-        yield Path(folder)
-
-
-@pytest.fixture(scope="module", params=["folder", "server"])
-def stores(request: pytest.FixtureRequest, memory: Path, hashing_config: Any) -> Callable[[int | None], Store]:
-    """Make each store once for the module: creating one is the slow part of most tests."""
-
-    @cache
-    def store(dim: int | None) -> Store:
-        name = f"dim-{dim}".lower()
-        if request.param == "server":
-            return open_server(request.getfixturevalue("server").url, name, dim=dim)
-        if dim is None:
-            Collection.create(memory / name, hashing_config()).close()
-        return open_folder(memory / name, dim)
-
-    return store
 
 
 @pytest.fixture
@@ -123,15 +94,6 @@ class TestRetriever(RetrieversIntegrationTests):
     @property
     def retriever_query_example(self) -> str:
         return "a small anchor"
-
-
-@pytest.fixture(params=["here", "server"])
-def embedder(request: pytest.FixtureRequest) -> Iterator[Embedder]:
-    if request.param == "here":
-        yield LocalEmbedder(EncoderConfig(kind="hashing", dim=64))
-        return
-    with Grapnel(request.getfixturevalue("server").url) as client:
-        yield ServerEmbedder(client)
 
 
 class TestEmbeddings(EmbeddingsIntegrationTests):
@@ -338,10 +300,10 @@ def test_the_retriever_searches_as_it_is_told(make_store: MakeStore) -> None:
     assert GrapnelRetriever(store=store, mode="lexical", min_score=1e6).invoke("anchor") == []
 
 
-def test_cut_documents_are_found_by_their_passages(memory: Path, hashing_config: Any) -> None:
+def test_cut_documents_are_found_by_their_passages(module_memory: Path, hashing_config: Any) -> None:
     config: CollectionConfig = hashing_config(chunking=ChunkingConfig("tokens", max_tokens=32, overlap=0))
     text = " ".join(f"Sentence {number} speaks of owls." for number in range(40))
-    with Collection.create(memory / "cut", config) as collection:
+    with Collection.create(module_memory / "cut", config) as collection:
         store = FolderStore(collection)
         vectors = GrapnelVectorStore(store)
         vectors.add_documents([Document(id="long", page_content=text), Document(id="short", page_content="An elk.")])
@@ -368,12 +330,12 @@ def test_server_and_process_encode_alike(server: Any) -> None:
         )
 
 
-def test_one_folder_is_opened_once_in_a_process(memory: Path) -> None:
-    first = open_folder(memory / "shared", 3)
-    assert open_folder(memory / ".." / memory.name / "shared") is first
+def test_one_folder_is_opened_once_in_a_process(module_memory: Path) -> None:
+    first = open_folder(module_memory / "shared", 3)
+    assert open_folder(module_memory / ".." / module_memory.name / "shared") is first
     first.add([StoredDocument("a", "text", vectors={"dense": np.ones(3, np.float32)})])
     del first
-    again = open_folder(memory / "shared")
+    again = open_folder(module_memory / "shared")
     assert again.count() == 1
 
 
@@ -382,12 +344,151 @@ def test_a_tenant_of_a_server_sees_its_own(start_server: Callable[..., Any]) -> 
     server = start_server(keys={"admin": {"scopes": ["admin", "read", "write"]}, "tenant": rights})
     everyone = open_server(server.url, "shared", server.secrets["admin"])
     GrapnelVectorStore(everyone).add_texts(["An owl of b.", "An owl of a."], [{"tenant": "b"}, {"tenant": "a"}])
-    with Grapnel(server.url, server.secrets["tenant"]) as client:
-        with pytest.raises(ForbiddenError, match="layout"):
-            GrapnelVectorStore(ServerStore(client.collection("shared")))
-        own = GrapnelVectorStore(ServerStore(client.collection("shared"), everyone.layout()))
-        assert [each.page_content for each in own.similarity_search("owl")] == ["An owl of a."]
-        with pytest.raises((CorpusError, RequestError, ForbiddenError)):
-            own.add_texts(["An owl of nobody."])
-        own.delete()
+    mine = open_server(server.url, "shared", server.secrets["tenant"])
+    assert mine.layout() == everyone.layout()
+    own = GrapnelVectorStore(mine)
+    assert [each.page_content for each in own.similarity_search("owl")] == ["An owl of a."]
+    assert mine.count() == 1
+    with pytest.raises((CorpusError, RequestError, ForbiddenError)):
+        own.add_texts(["An owl of nobody."])
+    own.delete()
     assert [each.metadata for each in GrapnelVectorStore(everyone).similarity_search("owl")] == [{"tenant": "b"}]
+
+
+def test_texts_and_ids_are_as_many(make_store: MakeStore) -> None:
+    store = GrapnelVectorStore(make_store())
+    for ids in (["1"], ["1", "2"], ["1", "2", "3", "4"]):
+        with pytest.raises(ValueError, match=f"{len(ids)} ids for 3 texts"):
+            store.add_texts(iter(["a", "b", "c"]), ids=ids)
+        with pytest.raises(ValueError, match="ids for 3 texts"):
+            GrapnelVectorStore.from_texts(["a", "b", "c"], None, ids=ids, store=store.store)
+    assert store.store.count() == 0
+    made = store.add_texts(iter(["a", "b", "c"]), [{"n": n} for n in range(3)], ids=[])
+    assert len(set(made)) == 3
+    assert [each.metadata["n"] for each in store.get_by_ids(made)] == [0, 1, 2]
+    assert store.add_texts(["d"], ids=["own"]) == ["own"]
+
+
+async def test_the_number_of_results_can_be_given_to_every_call(make_store: MakeStore) -> None:
+    store = make_store()
+    GrapnelVectorStore(store).add_texts(TEXTS)
+    retriever = GrapnelRetriever(store=store, k=3)
+    assert len(await retriever.ainvoke("anchor", k=2)) == len(retriever.invoke("anchor", k=2)) == 2
+    assert await retriever.ainvoke("anchor") == retriever.invoke("anchor")
+
+
+class Meanwhile(httpx.HTTPTransport):
+    """Does something after each delete that is answered, before whoever asked hears of it."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self._act = act
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        if request.url.path.endswith("/documents/delete"):
+            self._act()
+        return answer
+
+
+def test_what_is_written_while_a_lenient_delete_runs_is_matched_as_it_is(server: Any) -> None:
+    everyone = open_server(server.url, "kept")
+    everyone.add([StoredDocument("old", "text", metadata={"n": 1})])
+    keeping = StoredDocument("new", "text", metadata={"keep": True})
+    transport = Meanwhile(lambda: everyone.add([keeping]))
+    with Grapnel(server.url, transport=transport) as client:
+        store = ServerStore(client.collection("kept"))
+        assert store.delete(filter={"type": "ne", "key": "keep", "value": True}) == 1
+    assert list(everyone.documents()) == [keeping]
+
+
+def test_a_collection_that_the_server_cannot_open_is_said_to_be_one() -> None:
+    failed = {"name": "c", "state": "failed", "aliases": [], "job": None}
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=failed))
+    with Grapnel(transport=transport) as client, pytest.raises(IndexFormatError, match="its log says why"):
+        ServerStore(client.collection("c")).layout()
+
+
+def test_a_task_that_a_server_does_not_know_is_refused(server: Any) -> None:
+    store = open_server(server.url, "tasks")
+    with pytest.raises(RequestError, match="task is 'cluster'"):
+        store.search(SearchRequest(Query("q", "owl", task="cluster")))
+    assert store.search(SearchRequest(Query("q", "owl"))) == []
+
+
+def test_weights_that_make_no_sense_are_the_requests_fault(make_store: MakeStore) -> None:
+    store = make_store()
+    for weights in ({"dense": -1.0, "lexical": 2.0}, {"dense": 0.0, "lexical": 0.0}, {"nowhere": 1.0}):
+        with pytest.raises(RequestError):
+            store.search(SearchRequest(Query("q", "owl")), weights=weights)
+
+
+def test_many_ids_and_pages(make_store: MakeStore) -> None:
+    store = make_store()
+    documents = [StoredDocument(f"{number:04}", f"text {number}") for number in range(1_100)]
+    store.add(documents)
+    names = [each.id for each in documents]
+    assert list(store.documents()) == documents
+    assert store.get([*names[::-1], "none"]) == [*documents[::-1], None]
+    assert store.delete([]) == 0
+    assert store.delete([*names, "none"]) == 1_100
+    assert store.count() == 0
+
+
+def test_a_merge_changes_metadata_alone_and_brings_nothing_back(make_store: MakeStore) -> None:
+    store = make_store()
+    store.add([StoredDocument("a", "text", "title", {"keep": 1, "drop": 2})])
+    assert store.merge("a", {"drop": None, "new": 3}) is True
+    assert store.merge("b", {"new": 3}) is False
+    assert list(store.documents()) == [StoredDocument("a", "text", "title", {"keep": 1, "new": 3})]
+
+
+def test_what_an_embedder_does_not_read_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    answer = {"data": [{"index": 0, "embedding": "AACAPw=="}], "model": "m", "usage": {"total_tokens": 1}}
+    for truncated, said in ((0, 0), (2, 1)):
+        transport = httpx.MockTransport(
+            lambda _, count=truncated: httpx.Response(200, json={**answer, "truncated": count})
+        )
+        with Grapnel(transport=transport) as client:
+            ServerEmbedder(client).passages(["x"])
+        assert len([each for each in caplog.messages if "only the beginning of 2 texts" in each]) == said
+
+
+def test_a_folder_that_is_being_closed_is_opened_after_that(
+    module_memory: Path, hashing_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Collection.create(module_memory / "again", hashing_config()).close()
+    closing, go, close = threading.Event(), threading.Event(), Collection.close
+
+    def slow(collection: Collection) -> None:
+        closing.set()
+        assert go.wait(30)
+        close(collection)
+
+    monkeypatch.setattr(Collection, "close", slow)
+    held = [open_folder(module_memory / "again")]
+    with ThreadPoolExecutor(2) as pool:
+        dropped = pool.submit(held.clear)  # nobody has it any more; whoever drops it closes it
+        assert closing.wait(30)
+        opened = pool.submit(open_folder, module_memory / "again")
+        with pytest.raises(TimeoutError):
+            opened.result(0.2)
+        other = open_folder(module_memory / "other", 3)
+        go.set()
+        assert opened.result(30).count() == 0
+        dropped.result(30)
+    assert other.count() == 0
+
+
+def test_the_thread_that_compacts_a_collection_does_not_wait_for_itself_to_close_it(
+    module_memory: Path, hashing_config: Any
+) -> None:
+    folder = module_memory / "cycle"
+    Collection.create(folder, hashing_config()).close()
+    held = [open_folder(folder)]
+    running = threading.Thread(target=held.clear, name=COMPACTION_THREAD)  # as where the garbage collector runs there
+    held[0].collection._compaction = running
+    running.start()
+    running.join()
+    assert open_folder(folder).count() == 0

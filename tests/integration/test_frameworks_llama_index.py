@@ -5,13 +5,10 @@ here; where its own in-memory store says the same, that is asked too.
 """
 
 import itertools
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -44,52 +41,19 @@ from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 
 from api.client import Grapnel
 from api.frameworks.llama_index import GrapnelEmbedding, GrapnelRerank, GrapnelRetriever, GrapnelVectorStore
-from api.frameworks.models import Embedder, LocalEmbedder, ServerEmbedder, ServerReranker
-from api.frameworks.store import Store, open_folder, open_server
+from api.frameworks.models import Embedder, ServerReranker
+from api.frameworks.store import Store
 from index.errors import ConfigError, CorpusError, RequestError
-from retrieval.collection import Collection
 from retrieval.encoders import EncoderConfig, open_encoder
-from retrieval.protocols import Reranker
+from retrieval.protocols import Candidate, Reranker
 from retrieval.rerankers.config import RerankerConfig
 from retrieval.rerankers.similarity import SimilarityReranker
 from retrieval.types import Document, Query, SearchRequest
 
+pytestmark = pytest.mark.usefixtures("module_memory")
 HASHING = EncoderConfig(kind="hashing", dim=64)
 DIM = 8
 MakeStore = Callable[..., GrapnelVectorStore]
-
-
-MEMORY = Path("/dev/shm")  # noqa: S108  Linux's shared memory: only a faster place, used where it is there
-
-
-@pytest.fixture(scope="module", autouse=True)
-def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep folders, and what searches by words write beside them, in memory: no test here is about the disk."""
-    tmp_path_factory.getbasetemp()  # made at first use, and to outlast this module
-    place = MEMORY if os.access(MEMORY, os.W_OK) else None
-    with (
-        tempfile.TemporaryDirectory(dir=place, prefix="grapnel-test-") as folder,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(tempfile, "tempdir", folder)
-        patch.setenv("TMPDIR", folder)  # for the server
-        yield Path(folder)
-
-
-@pytest.fixture(scope="module", params=["folder", "server"])
-def stores(request: pytest.FixtureRequest, memory: Path, hashing_config: Any) -> Callable[[int | None], Store]:
-    """Make each store once for the module. dim: of the vectors of clients; None = a hashing encoder makes them."""
-
-    @cache
-    def store(dim: int | None) -> Store:
-        name = f"dim-{dim}".lower()
-        if request.param == "server":
-            return open_server(request.getfixturevalue("server").url, name, dim=dim)
-        if dim is None:
-            Collection.create(memory / name, hashing_config()).close()
-        return open_folder(memory / name, dim)
-
-    return store
 
 
 @pytest.fixture
@@ -512,15 +476,6 @@ async def test_asynchronous_queries_answer_the_same(embedded: GrapnelVectorStore
 # -- models, retriever, index -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["here", "server"])
-def embedder(request: pytest.FixtureRequest) -> Any:
-    if request.param == "here":
-        yield LocalEmbedder(HASHING)
-        return
-    with Grapnel(request.getfixturevalue("server").url) as client:
-        yield ServerEmbedder(client)
-
-
 async def test_the_embedding_is_the_encoders(embedder: Embedder) -> None:
     model = GrapnelEmbedding(embedder, embed_batch_size=7)
     expected = open_encoder(HASHING)
@@ -630,3 +585,15 @@ async def test_nodes_are_reranked(reranker: Reranker) -> None:
     assert GrapnelRerank(reranker).postprocess_nodes([], query_str="x") == []
     with pytest.raises(RequestError, match="query"):
         GrapnelRerank(reranker).postprocess_nodes(nodes)
+
+
+def test_nothing_is_reranked_to_nothing(reranker: Reranker) -> None:
+    nothing = reranker.rerank("owl", [], top_k=3, deadline=None)
+    assert (nothing.order, nothing.scores, nothing.notes) == ((), (), ())
+
+
+def test_what_a_server_degraded_is_noted() -> None:
+    value = {"results": [{"index": 0, "relevance_score": 1.0}], "meta": {"warnings": ["rerank_truncated=1"]}}
+    with Grapnel(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=value))) as client:
+        result = ServerReranker(client, "m").rerank("owl", [Candidate("text", "title")], top_k=1, deadline=None)
+    assert (result.order, result.scores, result.notes) == ((0,), (1.0,), ("rerank_truncated=1",))

@@ -82,7 +82,7 @@ def submit_at_random(batcher: Batcher[int, int], seed: int, submitted: Submitted
             future.cancel()
 
 
-def test_no_future_is_lost_whatever_happens_at_once() -> None:
+def test_no_future_is_lost_whatever_happens_at_once(until: Callable[..., None]) -> None:
     """Threads submit, cancel and set deadlines while the model refuses items and the batcher is closed."""
 
     def model(items: Sequence[int]) -> list[int]:
@@ -94,8 +94,7 @@ def test_no_future_is_lost_whatever_happens_at_once() -> None:
     submitted: list[Submitted] = [[] for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         done = [pool.submit(submit_at_random, batcher, seed, submitted[seed]) for seed in range(8)]
-        while batcher.statistics().batches < 50:
-            time.sleep(0.001)
+        until(lambda: batcher.statistics().batches >= 50, "fifty batches")
         batcher.close(timeout_s=0.001)
     assert [future.exception() for future in done] == [None] * 8
     answered = 0

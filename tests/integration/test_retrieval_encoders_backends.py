@@ -37,48 +37,28 @@ TEXTS = [
 PROMPTS = {"query": "ask : ", "document": "read : ", "sts": "word9 "}
 
 
-def _save(folder: Path, kind: str) -> Path:
-    """Save a random model of two layers, 32 numbers and a window of 24 tokens."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, StaticEmbedding
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+@pytest.fixture(scope="session")
+def save(tiny_transformer):
+    """Save a tiny random encoder of a kind in a folder; returns where."""
 
-    torch.manual_seed(7)
-    vocabulary = {word: place for place, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    side = "left" if kind == "decoder" else "right"
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=24, padding_side=side, **special)
-    base = folder / "base"
-    fast.save_pretrained(base)
-    sizes = {
-        "vocab_size": len(vocabulary),
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 40,
-    }
-    model = LlamaModel(LlamaConfig(**sizes)) if kind == "decoder" else BertModel(BertConfig(**sizes))
-    model.save_pretrained(base)
-    first = Transformer(str(base))
-    modules = {
-        "plain": lambda: [first, Pooling(32), Normalize()],
-        "decoder": lambda: [first, Pooling(32, "lasttoken"), Dense(32, 16), Normalize()],
-        "prompt outside the mean": lambda: [first, Pooling(32, include_prompt=False)],
-        "static": lambda: [StaticEmbedding(tokenizer, embedding_dim=32)],
-    }[kind]()
-    saved = SentenceTransformer(modules=modules, device="cpu", prompts=PROMPTS)
-    saved.save(str(folder / "model"), create_model_card=False)
-    return folder / "model"
+    def saved(folder: Path, kind: str) -> Path:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.base.modules import Normalize, Transformer
+        from sentence_transformers.sentence_transformer.modules import Dense, Pooling, StaticEmbedding
+
+        tokenizer = tiny_transformer(folder / "base", WORDS, "llama" if kind == "decoder" else "bert")
+        first = Transformer(str(folder / "base"))
+        modules = {
+            "plain": lambda: [first, Pooling(32), Normalize()],
+            "decoder": lambda: [first, Pooling(32, "lasttoken"), Dense(32, 16), Normalize()],
+            "prompt outside the mean": lambda: [first, Pooling(32, include_prompt=False)],
+            "static": lambda: [StaticEmbedding(tokenizer, embedding_dim=32)],
+        }[kind]()
+        model = SentenceTransformer(modules=modules, device="cpu", prompts=PROMPTS)
+        model.save(str(folder / "model"), create_model_card=False)
+        return folder / "model"
+
+    return saved
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +76,13 @@ def _use_cache(monkeypatch, cache):
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> Path:
-    return _save(tmp_path_factory.mktemp("plain"), "plain")
+def plain(save, tmp_path_factory) -> Path:
+    return save(tmp_path_factory.mktemp("plain"), "plain")
 
 
 @pytest.fixture(scope="module")
-def decoder(tmp_path_factory) -> Path:
-    return _save(tmp_path_factory.mktemp("decoder"), "decoder")
+def decoder(save, tmp_path_factory) -> Path:
+    return save(tmp_path_factory.mktemp("decoder"), "decoder")
 
 
 def _open(folder: Path, backend: str, **keys: object) -> ModelEncoder:
@@ -176,9 +156,18 @@ def test_an_exported_model_needs_no_torch(plain):
     assert out.stderr == ""
 
 
-def test_a_damaged_export_is_made_again(plain, cache, caplog):
+@pytest.fixture
+def few(monkeypatch, cache, tmp_path) -> Path:
+    """A cache of its own that holds the exports already made."""
+    own = tmp_path / "cache"
+    shutil.copytree(cache, own, ignore=shutil.ignore_patterns("choice-*", ".*"))
+    monkeypatch.setenv("GRAPNEL_CACHE", str(own))
+    return own
+
+
+def test_a_damaged_export_is_made_again(plain, few, caplog):
     expected = _open(plain, "onnx").encode_texts(TEXTS).vectors
-    for graph in cache.glob("onnx-*/model.onnx"):
+    for graph in few.glob("onnx-*/model.onnx"):
         content = bytearray(graph.read_bytes())
         content[len(content) // 2] ^= 1
         graph.write_bytes(content)
@@ -229,8 +218,8 @@ def test_two_processes_export_at_once(plain, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["static", "prompt outside the mean"])
-def test_a_model_that_cannot_be_exported_keeps_torch_and_says_why(kind, tmp_path):
-    folder = _save(tmp_path, kind)
+def test_a_model_that_cannot_be_exported_keeps_torch_and_says_why(kind, save, tmp_path):
+    folder = save(tmp_path, kind)
     with pytest.raises(ConfigError, match="cannot be exported to ONNX"):
         _open(folder, "onnx")
     encoder = _open(folder, "auto")
@@ -242,15 +231,6 @@ def test_a_model_that_cannot_be_exported_keeps_torch_and_says_why(kind, tmp_path
 
 def _choices() -> list[Path]:
     return sorted(cache_folder().glob("choice-*.json"))
-
-
-@pytest.fixture
-def few(monkeypatch, cache, tmp_path) -> Path:
-    """A cache of its own that holds the exports already made."""
-    own = tmp_path / "cache"
-    shutil.copytree(cache, own, ignore=shutil.ignore_patterns("choice-*", ".*"))
-    monkeypatch.setenv("GRAPNEL_CACHE", str(own))
-    return own
 
 
 def test_auto_measures_once_and_remembers(plain, few, caplog):

@@ -27,25 +27,6 @@ TEXTS = [
 ]
 
 
-def _tokenizer(folder: Path, padding_side: str = "right"):
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {word: place for place, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=24, padding_side=padding_side, **special
-    )
-    fast.save_pretrained(folder)
-    return tokenizer
-
-
 def _save(folder: Path, modules: list, prompts: dict[str, str] | None = None) -> Path:
     from sentence_transformers import SentenceTransformer
 
@@ -54,29 +35,21 @@ def _save(folder: Path, modules: list, prompts: dict[str, str] | None = None) ->
     return folder / "model"
 
 
-def _transformer(folder: Path, kind: str = "bert"):
-    import torch
-    from sentence_transformers.base.modules import Transformer
-    from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
+@pytest.fixture(scope="session")
+def transformer(tiny_transformer):
+    """Save a tiny random transformer in a folder; returns it as the first module of an encoder."""
 
-    torch.manual_seed(7)
-    base = folder / "base"
-    _tokenizer(base, "left" if kind == "llama" else "right")
-    sizes = {
-        "vocab_size": 4 + len(WORDS),
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 40,
-    }
-    model = LlamaModel(LlamaConfig(**sizes)) if kind == "llama" else BertModel(BertConfig(**sizes))
-    model.save_pretrained(base)
-    return Transformer(str(base))
+    def saved(folder: Path, kind: str = "bert"):
+        from sentence_transformers.base.modules import Transformer
+
+        tiny_transformer(folder / "base", WORDS, kind)
+        return Transformer(str(folder / "base"))
+
+    return saved
 
 
 @pytest.fixture(scope="module", params=["plain", "decoder", "prompt outside the mean", "router", "static"])
-def model_folder(request, tmp_path_factory) -> Path:
+def model_folder(request, transformer, tiny_transformer, tmp_path_factory) -> Path:
     from sentence_transformers.base.modules import Normalize, Router
     from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding
 
@@ -84,28 +57,28 @@ def model_folder(request, tmp_path_factory) -> Path:
     prompts = {"query": "ask : ", "document": "read : ", "sts": "cloud "}
     match request.param:
         case "plain":
-            return _save(folder, [_transformer(folder), Pooling(32), Normalize()])
+            return _save(folder, [transformer(folder), Pooling(32), Normalize()])
         case "decoder":  # padded on the left, the last token speaks for the text
-            return _save(folder, [_transformer(folder, "llama"), Pooling(32, "lasttoken"), Normalize()], prompts)
+            return _save(folder, [transformer(folder, "llama"), Pooling(32, "lasttoken"), Normalize()], prompts)
         case "router":
             router = Router.for_query_document(
-                [_transformer(folder / "q"), Pooling(32)], [_transformer(folder / "d"), Pooling(32, "cls")]
+                [transformer(folder / "q"), Pooling(32)], [transformer(folder / "d"), Pooling(32, "cls")]
             )
             return _save(folder, [router], prompts)
         case "static":
-            return _save(folder, [StaticEmbedding(_tokenizer(folder), embedding_dim=32)])
+            return _save(folder, [StaticEmbedding(tiny_transformer(folder, WORDS), embedding_dim=32)])
         case _:
             pooling = Pooling(32, include_prompt=False)
-            return _save(folder, [_transformer(folder), pooling, Normalize()], prompts)
+            return _save(folder, [transformer(folder), pooling, Normalize()], prompts)
 
 
 @pytest.fixture(scope="module")
-def plain_folder(tmp_path_factory) -> Path:
+def plain_folder(transformer, tmp_path_factory) -> Path:
     from sentence_transformers.base.modules import Normalize
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     folder = tmp_path_factory.mktemp("plain")
-    return _save(folder, [_transformer(folder), Pooling(32), Normalize()], {"query": "ask : ", "sts": "cloud "})
+    return _save(folder, [transformer(folder), Pooling(32), Normalize()], {"query": "ask : ", "sts": "cloud "})
 
 
 def _queries(texts: list[str], task: str = "search") -> list[Query]:
@@ -178,10 +151,10 @@ def test_a_truncation_declared_by_the_model_holds_unless_configured(plain_folder
     assert open_encoder(_config(folder, dim=8)).dim == 8
 
 
-def test_normalize_scales_a_model_that_does_not(tmp_path):
+def test_normalize_scales_a_model_that_does_not(transformer, tmp_path):
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    folder = _save(tmp_path, [_transformer(tmp_path), Pooling(32)])
+    folder = _save(tmp_path, [transformer(tmp_path), Pooling(32)])
     raw = open_encoder(_config(folder)).encode_texts(TEXTS).vectors
     unit = open_encoder(_config(folder, normalize=True)).encode_texts(TEXTS).vectors
     assert np.abs(np.linalg.norm(raw, axis=1) - 1).max() > 0.1

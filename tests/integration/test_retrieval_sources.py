@@ -1,9 +1,9 @@
 """The readers on real corpora, and on a real pipe."""
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -12,17 +12,12 @@ import pytest
 from retrieval.sources import open_source
 
 ROOT = Path(__file__).parents[2]
-CORPORA = Path(os.environ.get("GRAPNEL_DATA", ROOT.parent / "shared" / "data"))
-needs_data = pytest.mark.skipif(
-    not CORPORA.is_dir(), reason="real corpora are absent: set GRAPNEL_DATA to their folder"
-)
 
 
-@needs_data
 @pytest.mark.parametrize(("name", "count"), [("scifact", 5183), ("limit-small", 46), ("tldr-pages", 7424)])
-def test_a_beir_folder_reads_as_plain_json_does(name: str, count: int) -> None:
-    source = open_source(str(CORPORA / name))
-    with (CORPORA / name / "corpus.jsonl").open(encoding="utf-8", newline="\n") as file:
+def test_a_beir_folder_reads_as_plain_json_does(dataset: Callable[[str], Path], name: str, count: int) -> None:
+    source = open_source(str(dataset(name)))
+    with (dataset(name) / "corpus.jsonl").open(encoding="utf-8", newline="\n") as file:
         expected = [json.loads(line) for line in file]
     assert [
         {"_id": document.id, "title": document.title, "text": document.text} for document in source.documents()
@@ -31,9 +26,8 @@ def test_a_beir_folder_reads_as_plain_json_does(name: str, count: int) -> None:
     assert source.skipped == []
 
 
-@needs_data
-def test_the_two_blank_documents_of_cranfield_are_reported() -> None:
-    source = open_source(str(CORPORA / "cranfield"))
+def test_the_two_blank_documents_of_cranfield_are_reported(dataset: Callable[[str], Path]) -> None:
+    source = open_source(str(dataset("cranfield")))
     ids = {document.id for document in source.documents()}
     assert {str(number) for number in range(1, 1401)} - ids == {"471", "995"}
     assert source.skipped == [
@@ -41,18 +35,16 @@ def test_the_two_blank_documents_of_cranfield_are_reported() -> None:
     ]
 
 
-@needs_data
-def test_a_compressed_corpus_keeps_percent_signs_in_ids() -> None:
-    documents = islice(open_source(str(CORPORA / "wikispeedia" / "passages.jsonl.gz")).documents(), 1000)
+def test_a_compressed_corpus_keeps_percent_signs_in_ids(dataset: Callable[[str], Path]) -> None:
+    documents = islice(open_source(str(dataset("wikispeedia") / "passages.jsonl.gz")).documents(), 1000)
     first = next(documents)
     assert (first.id, first.title) == ("%C3%81ed%C3%A1n_mac_Gabr%C3%A1in#0", "Áedán mac Gabráin")
     assert sum(1 for _ in documents) == 999
 
 
-@needs_data
-def test_a_csv_table_with_its_own_prefix_and_header(tmp_path: Path) -> None:
+def test_a_csv_table_with_its_own_prefix_and_header(dataset: Callable[[str], Path], tmp_path: Path) -> None:
     """The STS pairs have no id column: refused as they are, read once they have one."""
-    lines = (CORPORA / "stsb" / "stsb-en-dev.csv").read_text(encoding="utf-8").splitlines()
+    lines = (dataset("stsb") / "stsb-en-dev.csv").read_text(encoding="utf-8").splitlines()
     path = tmp_path / "pairs.csv"
     path.write_text(
         "id,text,other,score\n" + "".join(f"{n},{line}\n" for n, line in enumerate(lines)), encoding="utf-8"

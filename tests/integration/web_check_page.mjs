@@ -69,8 +69,67 @@ export const checks = {
     await page.locator("#query").press("Enter");
     await page.getByText("The server cannot be reached").waitFor();
     await page.unroute("**/search");
+    let release;
+    const held = new Promise((resolve) => (release = resolve));
+    await page.route("**/search", async (route) => {
+      await held;
+      await route.continue();
+    });
     await page.getByRole("button", { name: "Try again" }).click();
+    await page.getByText("Searching…").waitFor(); // in place of what went wrong before
+    assert.equal(await page.locator(".problem").count(), 0);
+    release();
     await page.waitForSelector(".hit");
+  },
+
+  "tries again what failed in one of the columns": async (open) => {
+    const page = await open(`/?q=otters&${BOTH}`, { refused: true });
+    let mayPass = false;
+    let release;
+    const held = new Promise((resolve) => (release = resolve));
+    await page.route("**/search", async (route) => {
+      if (route.request().postDataJSON().mode !== "lexical") return route.continue();
+      if (!mayPass) return route.abort();
+      await held;
+      return route.continue();
+    });
+    await page.locator("#query").press("Enter");
+    await page.locator(".column .problem").waitFor();
+    mayPass = true;
+    await page.getByRole("button", { name: "Try again" }).click();
+    await page.locator(".column").nth(1).getByText("Searching…").waitFor();
+    assert.equal(await page.locator(".problem").count(), 0);
+    release();
+    await page.locator(".column").nth(1).locator(".hit").first().waitFor();
+  },
+
+  "waits in words for a server that starts": async (open, settings) => {
+    const page = await open("/", { refused: true });
+    const starting = { status: 503, json: { title: "Starting", detail: "models are being loaded: try again" } };
+    await page.route("**/v1/collections", (route) => route.fulfill(starting));
+    await page.goto(`${settings.url}/?q=otters`);
+    const words = page.getByText("The server is starting: trying again by itself…");
+    await words.waitFor();
+    await page.getByRole("link", { name: "Collection", exact: true }).click();
+    assert.ok(await words.isVisible(), "nobody knows yet that there is no collection");
+    await page.unroute("**/v1/collections");
+    await page.waitForSelector(".facts");
+  },
+
+  "names its parts to those who hear it": async (open) => {
+    const page = await open("/?q=otters&doc=plain");
+    await page.waitForSelector("#document .text");
+    await page.getByRole("region", { name: "Document" }).waitFor();
+    await page.keyboard.press("Escape");
+    await page.getByRole("heading", { level: 1, name: "Search" }).waitFor();
+    assert.equal(await page.locator(".rank").first().textContent(), "Rank 1");
+    for (const word of ["auto", "light", "dark"])
+      await page.getByRole("button", { name: `Theme: ${word}` }).click(); // as it is labelled
+    const generic = page.locator("span, div, p, b, i, code").and(page.locator("[aria-label]:not([role])"));
+    assert.equal(await generic.count(), 0, "these take no name");
+    await page.locator(".skip").focus();
+    await page.keyboard.press("Enter");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "main");
   },
 
   "asks for a key where one is wanted, and keeps it in the tab": async (open, settings) => {
@@ -114,6 +173,18 @@ export const checks = {
     assert.equal(await fact("generation"), "2");
     assert.match(await page.locator(".legend").innerText(), /0 fresh/);
     assert.match(await page.locator(".jobs").innerText(), /Compaction.*done/s);
+  },
+
+  "tells a compaction that did not start from one it lost sight of": async (open) => {
+    const page = await open("/?collection=seals&view=collection", { refused: true });
+    const job = { id: "j1", kind: "compact", collection: "seals", state: "running", stage: "", done: 0, total: null };
+    await page.route("**/compact", (route) => route.fulfill({ status: 202, json: { ...job, seconds: 0 } }));
+    await page.route("**/v1/jobs/j1", (route) => route.abort());
+    await page.getByRole("button", { name: "Compact now" }).click();
+    await page.getByText("The compaction's progress is not known: No answer").waitFor();
+    await page.getByRole("button", { name: "Try again" }).click();
+    await page.getByRole("button", { name: "Compact now" }).waitFor();
+    assert.equal(await page.locator(".problem").count(), 0);
   },
 
   "remembers a theme": async (open) => {

@@ -21,6 +21,13 @@ export const checks = {
     await page.keyboard.press("j");
     await page.keyboard.press("k");
     assert.equal(await focused(), found[1]);
+    await page.keyboard.press("k");
+    await page.keyboard.press("k");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "query", "above the first hit is the query");
+    assert.equal(await page.locator("#query").inputValue(), "otters", "and nothing is typed into it");
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("j");
+    assert.equal(await focused(), found[1]);
     await page.keyboard.press("Enter");
     await page.waitForSelector("#document .text");
     assert.equal(await page.locator("#document-title").innerText(), found[1]);
@@ -198,6 +205,59 @@ export const checks = {
     assert.deepEqual(lost, []);
   },
 
+  "refuses numbers that a browser would send as others": async (open) => {
+    const page = await open("/");
+    const [typed, sent] = await page.evaluate(async () => {
+      const { fromRows, parseText } = await import("/web/filter-model.js");
+      const row = ([type, text]) => fromRows({ join: "and", rows: [{ key: "k", type, text }] }).problems.length;
+      return [
+        [
+          ["eq", "12345678901234567"],
+          ["in", "1, 12345678901234567"],
+          ["in", "[-12345678901234567]"],
+          ["lt", "1e999"],
+          ["eq", "9007199254740991"],
+          ["eq", '"12345678901234567"'],
+          ["eq", "room 12345678901234567"],
+          ["in", '1.12345678901234567, 1e300, "12345678901234567", a 12345678901234567'],
+        ].map(row),
+        [
+          '{"type": "eq", "key": "k", "value": 12345678901234567}',
+          '{"type": "in", "key": "k", "value": ["a", 12345678901234567]}',
+          '{"type": "eq", "key": "k", "value": "is \\"12345678901234567"}',
+          '{"type": "eq", "key": "k", "value": 0.12345678901234567}',
+        ].map((text) => parseText(text).message ?? ""),
+      ];
+    });
+    assert.deepEqual(typed, [1, 1, 1, 1, 0, 0, 0, 0]);
+    assert.match(sent[0], /cannot send a number of that size/);
+    assert.equal(sent[1], sent[0]);
+    assert.deepEqual(sent.slice(2), ["", ""]);
+  },
+
+  "keeps what was typed and not sent while documents open and close": async (open) => {
+    const page = await open("/?q=otters");
+    await page.click("#filter-opener");
+    await page.getByLabel("Key of condition 1").fill("lang");
+    await page.click("#options-opener");
+    await page.getByLabel("Results a page").fill("7");
+    await page.locator("#query").fill("rivers");
+    await page.locator(".hit .title").first().click();
+    await page.waitForSelector("#document .text");
+    await page.keyboard.press("Escape");
+    await page.waitForSelector("#document", { state: "hidden" });
+    assert.equal(given(page).has("doc"), false);
+    assert.equal(await page.getByLabel("Key of condition 1").inputValue(), "lang");
+    assert.equal(await page.getByLabel("Results a page").inputValue(), "7");
+    assert.equal(await page.locator("#query").inputValue(), "rivers");
+    await page.getByLabel("Key of condition 1").fill("");
+    await page.getByLabel("Results a page").fill("");
+    await page.locator("#query").fill(" otters ");
+    await page.locator("#query").press("Enter");
+    await page.waitForFunction(() => document.querySelector("#query").value === "otters");
+    assert.equal(await page.getByLabel("Results a page").inputValue(), "10", "what was sent is shown as it was read");
+  },
+
   "says in words what the server refuses": async (open) => {
     const page = await open(
       `/?q=otters&filter=${encodeURIComponent('{"type":"gt","key":"year","value":null}')}&${BOTH}`,
@@ -220,13 +280,13 @@ export const checks = {
     await page.waitForFunction(() => document.querySelectorAll(".hit").length === 3);
     const first = await titles(page);
     await page.getByRole("link", { name: "Next" }).click();
-    await page.waitForFunction(() => document.querySelector(".rank")?.innerText === "4");
+    await page.waitForFunction(() => document.querySelector(".rank")?.lastChild.data === "4");
     assert.equal(
       (await titles(page)).some((title) => first.includes(title)),
       false,
     );
     await page.goBack();
-    await page.waitForFunction(() => document.querySelector(".rank")?.innerText === "1");
+    await page.waitForFunction(() => document.querySelector(".rank")?.lastChild.data === "1");
     assert.deepEqual(await titles(page), first);
     await page.reload();
     await page.waitForSelector(".hit");
@@ -282,6 +342,33 @@ export const checks = {
     await page.reload();
     await page.waitForSelector("#document .found mark");
     assert.match(await page.locator("#document .found").innerText(), /walrus/);
+  },
+
+  "counts a long text in characters, however they are stored": async (open, settings) => {
+    const page = await open("/");
+    const found = { id: "long", text: "🦦".repeat(160_000), metadata: {} };
+    await page.route("**/documents/get", (route) => route.fulfill({ json: { documents: [found] } }));
+    await page.goto(`${settings.url}/?q=otters&doc=long`);
+    await page.getByRole("button", { name: "Show all 160,000 characters" }).waitFor();
+    await page.getByText("160,000 characters", { exact: true }).waitFor();
+  },
+
+  "shows a document that is asked for again before its closing is through": async (open) => {
+    const page = await open("/");
+    const [closings, text] = await page.evaluate(async () => {
+      const { DocumentSheet } = await import("/web/document.js");
+      const dialog = document.createElement("dialog");
+      document.body.append(dialog);
+      let told = 0;
+      const sheet = new DocumentSheet(dialog, { closed: () => (told += 1), similar: () => "/", only: () => "/" });
+      const show = () => sheet.show("otters", "plain", "", () => null);
+      await show();
+      sheet.hide();
+      await show();
+      return [told, dialog.querySelector(".text")?.innerText];
+    });
+    assert.equal(text, "A plain document on otters.");
+    assert.equal(closings, 0);
   },
 
   "finds more like a document, and filters by its metadata": async (open, settings) => {

@@ -3,7 +3,6 @@
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -20,7 +18,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from starlette.testclient import TestClient
 
@@ -31,6 +28,7 @@ from retrieval.encoders import EncoderConfig
 from retrieval.rerankers.config import RerankerConfig
 
 Body = dict[str, Any]
+Until = Callable[[Callable[[], object], str], None]
 
 HASHING = EncoderConfig(kind="hashing", dim=64)
 NAMES = ("one", "two")
@@ -148,8 +146,9 @@ class Model:
 class CollectionApi(RuleBasedStateMachine):
     """Requests to the application, and the same done to dictionaries."""
 
-    def __init__(self) -> None:
+    def __init__(self, until: Until) -> None:
         super().__init__()
+        self.until = until
         self.models: dict[str, Model] = {}
         self.aliases: dict[str, str] = {}
         self.stack = ExitStack()
@@ -162,8 +161,7 @@ class CollectionApi(RuleBasedStateMachine):
         service = Service(folder, config)
         self.stack.callback(service.close, 10.0)
         self.client = self.stack.enter_context(TestClient(create_app(service), base_url="http://localhost"))
-        while self.client.get("/health/ready").status_code != 200:
-            time.sleep(0.005)
+        self.until(lambda: self.client.get("/health/ready").status_code == 200, "a service that is ready")
         self.create("one")
         self.add("one", {doc_id: {"text": word} for doc_id, word in zip(IDS, WORDS, strict=False)}, spoiled=False)
 
@@ -229,10 +227,9 @@ class CollectionApi(RuleBasedStateMachine):
         if self.model(name) is None:
             assert answer.status_code == 404
             return
-        job = answer.json()
-        while job["state"] == "running":
-            time.sleep(0.002)
-            job = self.client.get(f"/v1/jobs/{job['id']}").json()
+        path = f"/v1/jobs/{answer.json()['id']}"
+        self.until(lambda: self.client.get(path).json()["state"] != "running", "a job's end")
+        job = self.client.get(path).json()
         assert job["state"] == "done", job
 
     # -- writes
@@ -406,24 +403,14 @@ class CollectionApi(RuleBasedStateMachine):
         assert self.client.get("/v1/aliases").json() == {"aliases": dict(sorted(self.aliases.items()))}
 
 
-def run(*, examples: int, steps: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        CollectionApi,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-        ),
-    )
-
-
 @pytest.mark.usefixtures("in_memory")
-def test_any_sequence_of_requests_is_answered_as_by_dictionaries() -> None:
-    run(examples=12, steps=30)
+def test_any_sequence_of_requests_is_answered_as_by_dictionaries(
+    run_machine: Callable[..., None], until: Until
+) -> None:
+    run_machine(lambda: CollectionApi(until), examples=12, steps=30)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_memory")
-def test_any_sequence_of_requests_at_length() -> None:
-    run(examples=300, steps=60)
+def test_any_sequence_of_requests_at_length(run_machine: Callable[..., None], until: Until) -> None:
+    run_machine(lambda: CollectionApi(until), examples=300, steps=60)

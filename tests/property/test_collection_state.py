@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, settings
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -23,7 +23,6 @@ from hypothesis.stateful import (
     multiple,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from index.errors import CorpusError, NotFoundError, RequestError
@@ -375,26 +374,18 @@ class ChunkedCollectionMachine(CollectionMachine):
 MACHINES: Iterable[Callable[[], RuleBasedStateMachine]] = (CollectionMachine, ChunkedCollectionMachine)
 
 
-def run(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-        ),
-    )
-
-
 @pytest.mark.usefixtures("in_memory")
 @pytest.mark.parametrize("machine", MACHINES)
-def test_a_collection_is_a_dictionary_that_can_be_searched(machine: Callable[[], RuleBasedStateMachine]) -> None:
-    run(machine, examples=15, steps=20)
+def test_a_collection_is_a_dictionary_that_can_be_searched(
+    run_machine: Callable[..., None], machine: Callable[[], RuleBasedStateMachine]
+) -> None:
+    run_machine(machine, examples=15, steps=20)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_memory")
 @pytest.mark.parametrize("machine", MACHINES)
-def test_a_collection_is_a_dictionary_at_length(machine: Callable[[], RuleBasedStateMachine]) -> None:
-    run(machine, examples=200, steps=50)
+def test_a_collection_is_a_dictionary_at_length(
+    run_machine: Callable[..., None], machine: Callable[[], RuleBasedStateMachine]
+) -> None:
+    run_machine(machine, examples=200, steps=50)

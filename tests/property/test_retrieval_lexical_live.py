@@ -1,34 +1,17 @@
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.types import Mask, Rows
-from retrieval.lexical import LexicalConfig
+from retrieval.lexical import Accept, LexicalConfig
 from retrieval.lexical.live import TantivyLive
 from retrieval.lexical.tantivy import build_tantivy, open_tantivy
 
 WORDS = ["ant", "bee", "cow", "dog", "eel", "fox", "gnu", "hen"]
 texts = st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), max_size=12)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    chosen: list[int]
-
-    @property
-    def count(self) -> int:
-        return len(self.chosen)
-
-    def mask(self, rows: Rows) -> Mask:
-        return np.isin(rows, self.chosen)
-
-    def rows(self) -> Rows:
-        return np.array(self.chosen, np.int64)
 
 
 def numbered(batch: Sequence[str], first: int) -> list[tuple[int, str, str]]:
@@ -43,7 +26,7 @@ def numbered(batch: Sequence[str], first: int) -> list[tuple[int, str, str]]:
     st.data(),
 )
 def test_a_grown_copy_answers_as_an_index_built_at_once(
-    base: list[str], batches: list[list[str]], query: str, data: st.DataObject
+    accept: Callable[[object], Accept], base: list[str], batches: list[list[str]], query: str, data: st.DataObject
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -59,7 +42,7 @@ def test_a_grown_copy_answers_as_an_index_built_at_once(
         build_tantivy(folder / "whole", LexicalConfig(), numbered(everything, 0))
         grown, whole = live.reader(), open_tantivy(folder / "whole", LexicalConfig())
         limit = data.draw(st.integers(1, 20))
-        chosen = data.draw(st.none() | st.lists(st.integers(0, 60), unique=True).map(Chosen))
+        chosen = data.draw(st.none() | st.lists(st.integers(0, 60), unique=True).map(accept))
         found, expected = grown.search(query, limit, chosen), whole.search(query, 1000)
         keep = chosen.mask(expected.rows) if chosen else np.ones(len(expected.rows), np.bool_)
         np.testing.assert_array_equal(found.rows, expected.rows[keep][:limit])

@@ -1,23 +1,13 @@
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.types import Mask, Rows
+from index.types import Rows
+from retrieval.lexical import Accept
 from retrieval.lexical.ranking import Scores, best_accepted
-
-
-@dataclass(frozen=True)
-class Chosen:
-    chosen: Rows
-    count: int
-
-    def mask(self, rows: Rows) -> Mask:
-        return np.isin(rows, self.chosen)
-
-    def rows(self) -> Rows:
-        return self.chosen
 
 
 @dataclass
@@ -40,14 +30,15 @@ scored = st.dictionaries(st.integers(0, 5000), st.sampled_from([0.5, 1.0, 1.5, 2
 
 
 @given(scored, st.data(), st.integers(1, 60))
-def test_the_answer_is_that_of_sorting_everything(scores: dict[int, float], data: st.DataObject, limit: int) -> None:
+def test_the_answer_is_that_of_sorting_everything(
+    accept: Callable[[object], Accept], scores: dict[int, float], data: st.DataObject, limit: int
+) -> None:
     accepted = data.draw(
         st.none() | st.lists(st.integers(0, 5000) | st.sampled_from(sorted(scores) or [0]), unique=True)
     )
     # A filter may count rows that the index does not hold.
-    accept = None if accepted is None else Chosen(np.array(accepted, np.int64), len(accepted))
     total = len(scores) + data.draw(st.integers(0, 1000))
-    found = best_accepted(Engine(scores).fetch, limit, accept, total)
+    found = best_accepted(Engine(scores).fetch, limit, None if accepted is None else accept(accepted), total)
     wanted = sorted((row for row in scores if accepted is None or row in accepted), key=lambda row: (-scores[row], row))
     assert found.rows.tolist() == wanted[:limit]
     assert found.scores.tolist() == [scores[row] for row in wanted[:limit]]

@@ -1,10 +1,12 @@
 import json
 import logging
+from contextlib import suppress
+from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from api import cli_progress
+from api import cli_output, cli_progress
 from api.cli import exit_status
 from api.cli_filter import filter_argument
 from api.cli_output import Output, one_line, visible
@@ -74,6 +76,18 @@ def test_a_log_gets_a_line_when_it_is_time(capsys: pytest.CaptureFixture[str], m
         "read: 2,500 in 0 s",
         "index: 7 in 0 s",
     ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_bar_is_complete_only_where_its_stage_was_done(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = StringIO()
+    monkeypatch.setattr(cli_output, "_console", lambda **_: Console(file=screen, force_terminal=True, width=100))
+    with suppress(ZeroDivisionError), Output(as_json=False).progress() as stages:
+        stages("read", 5, 10)
+        if fails:
+            raise ZeroDivisionError
+    assert "5/10" in screen.getvalue() or not fails
+    assert ("5/5" in screen.getvalue()) is not fails, "totals are estimates: the end is where the work ended"
 
 
 def test_work_without_a_report_has_no_stages() -> None:

@@ -32,9 +32,13 @@ from api.client import (
     Grapnel,
     Job,
     JobError,
+    LineError,
+    Reranked,
+    Reranking,
     SearchResult,
     StoredDocument,
     UnreachableError,
+    UpsertReport,
     Written,
 )
 from api.client.errors import PROBLEMS, Flaw
@@ -132,6 +136,15 @@ def test_a_method_shows_the_parameters_and_the_result_of_what_it_does() -> None:
     assert CollectionClient.put.__name__ == "put"
 
 
+def test_methods_of_a_server_show_all_their_parameters() -> None:
+    for client in (Grapnel(), AsyncGrapnel()):
+        assert list(inspect.signature(client.create_collection).parameters) == ["name", "fields", "chunking"]
+        assert list(inspect.signature(client.collections).parameters) == []
+        assert list(inspect.signature(client.embeddings).parameters) == ["texts", "model", "input_type"]
+    assert list(inspect.signature(Grapnel.delete_alias).parameters) == ["self", "alias"]
+    assert list(inspect.signature(CollectionClient.get).parameters) == ["self", "doc_id"]
+
+
 @pytest.mark.parametrize(
     "url", ["", "localhost:8080", "ftp://h", "http://", "http://h/?a=1", "http://h:port", "http://u:secret@h"]
 )
@@ -194,7 +207,7 @@ class Store:
             case "":
                 (document,) = body["documents"]
                 known = self.documents.get(document["id"], {"version": 0})
-                self.documents[document["id"]] = {**document, "version": known["version"] + 1}
+                self.documents[document["id"]] = {"metadata": {}, **document, "version": known["version"] + 1}
                 return httpx.Response(
                     200, json={"added": int(not known["version"]), "updated": int(known["version"] > 0)}
                 )
@@ -292,6 +305,34 @@ def test_what_json_cannot_hold_is_refused_before_anything_is_sent(value: Any) ->
     assert not both.seen
 
 
+@pytest.mark.parametrize(
+    "metadata", [{2024: "x"}, {None: 1}, {True: 1}, {1: "a", "1": "b"}, {"deep": [{"er": ({1.5: 0},)}]}]
+)
+def test_a_name_that_is_no_text_is_refused_and_not_made_one(metadata: Any) -> None:
+    both = Both(answering({"id": "a", "version": 1, "result": "added"}))
+    for act in (
+        lambda client: client.collection("c").patch("a", metadata),
+        lambda client: client.collection("c").put(Document("a", "x", metadata=metadata)),
+        lambda client: client.collection("c").search("x", filter=metadata),
+    ):
+        with pytest.raises(errors.RequestError, match="is no text"):
+            both(act)
+    assert not both.seen
+    with pytest.raises(errors.CorpusError, match=r"document 'a' .*is no text"):
+        both(lambda client: client.collection("c").upsert([Document("a", "x", metadata=metadata)]))
+
+
+def test_what_is_nested_too_deeply_or_holds_itself_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    circle: dict[str, Any] = {}
+    circle["self"] = circle
+    for value in (deep, circle):
+        with pytest.raises(errors.RequestError, match="cannot be sent as JSON"):
+            Both(answering({}))(lambda client: client.collection("c").patch("a", {"x": value}))  # noqa: B023  used at once
+
+
 def test_one_id_is_not_taken_for_its_characters() -> None:
     both = Both(answering({"deleted": 3}))
     for act in (
@@ -310,6 +351,90 @@ def test_deleting_nothing_in_particular_is_refused() -> None:
         both(lambda client: client.collection("c").delete_many())
     assert both(lambda client: client.collection("c").delete_many(filter={"year": 1999})) == 3
     assert both.sent() == {"ids": [], "filter": {"year": 1999}}
+
+
+def test_many_ids_are_sent_a_thousand_at_a_time_and_a_filter_before_the_rest() -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        ids = bodies[-1]["ids"]
+        stored = [{"id": each, "metadata": {}, "version": 1} for each in ids]
+        return httpx.Response(200, json={"deleted": len(ids), "documents": stored})
+
+    ids = [f"{number:04}" for number in range(2_500)]
+    with Grapnel(transport=httpx.MockTransport(respond)) as client:
+        notes = client.collection("c")
+        found = notes.get_many(ids)
+        assert [each.document.id for each in found if each is not None] == ids
+        assert notes.get_many([]) == []
+        assert [len(body["ids"]) for body in bodies] == [1000, 1000, 500]
+        bodies.clear()
+        assert notes.delete_many(ids, filter={"year": 1999}) == 2_500
+    assert [len(body["ids"]) for body in bodies] == [1000, 1000, 500]
+    assert [body.get("filter") for body in bodies] == [{"year": 1999}, None, None], "a bad one is refused at once"
+
+
+def test_lenient_filters_are_asked_for_and_strict_ones_are_not_mentioned() -> None:
+    condition = {"type": "eq", "key": "x", "value": 1}
+    both = Both(answering({"deleted": 0, "documents": 0}))
+    for act in (
+        lambda client, **options: client.collection("c").delete_many(filter=condition, **options),
+        lambda client, **options: client.collection("c").count(filter=condition, **options),
+    ):
+        both(act)
+        assert both.sent()["filter"] == condition
+        assert "strict_filter" not in both.sent()
+        both(lambda client: act(client, strict_filter=False))  # noqa: B023  used at once
+        assert both.sent()["strict_filter"] is False
+    pages = Both(answering({"documents": [], "next": None}))
+    pages(lambda client: client.collection("c").page())
+    assert pages.sent() == {"include": ["text", "vectors"]}, "the server knows how many it gives"
+    pages(lambda client: client.collection("c").page(limit=3, filter=condition, strict_filter=False, include=()))
+    assert pages.sent() == {"limit": 3, "include": [], "filter": condition, "strict_filter": False}
+    found = Both(answering(EMPTY_SEARCH))
+    found(lambda client: client.collection("c").search("x", filter=condition, strict_filter=False))
+    assert found.sent() == {"query": "x", "filter": condition, "strict_filter": False}
+
+
+def test_a_delete_by_filter_is_waited_for_as_long_as_a_stream_is() -> None:
+    def waits(act: Callable[[Any], Any]) -> Any:
+        both = Both(answering({"deleted": 1}), timeout_s=5.0)
+        both(act)
+        return both.seen[0].extensions["timeout"]["read"]
+
+    assert waits(lambda client: client.collection("c").delete_many(["a"])) == 5.0
+    assert waits(lambda client: client.collection("c").delete_many(filter={"year": 1999})) == 600.0
+
+
+# -- answers to keys that may do some things only -------------------------------------------------------------------
+
+
+def test_a_key_that_may_not_read_is_told_the_version_of_what_it_patched() -> None:
+    both = Both(answering({"id": "a", "version": 8}))
+    assert both(lambda client: client.collection("c").patch("a", {"n": 2})) == Written("a", 8, "patched")
+    whole = {"id": "a", "version": 8, "title": "", "text": "t", "metadata": {"n": 2}}
+    assert Both(answering(whole))(lambda client: client.collection("c").patch("a", {"n": 2})) == StoredDocument(
+        Document("a", "t", metadata={"n": 2}), 8
+    )
+
+
+def test_what_tells_less_than_a_document_is_not_taken_for_one() -> None:
+    short = Both(answering({"documents": [{"id": "a", "version": 8}]}))
+    with pytest.raises(ApiError, match="'metadata' is missing"):
+        short(lambda client: client.collection("c").get("a"))
+
+
+def test_a_write_that_takes_reading_is_refused_before_anything_is_written() -> None:
+    def respond(request: httpx.Request) -> httpx.Response:
+        reads = request.url.path.endswith("/get")
+        value = problem("grapnel:forbidden", 403) if reads else {"added": 1}
+        return httpx.Response(403 if reads else 200, json=value)
+
+    both = Both(respond)
+    with pytest.raises(errors.ForbiddenError):
+        both(lambda client: client.collection("c").put(Document("..", "x")))
+    assert [each.url.path.rpartition("/")[2] for each in both.seen] == ["get"]
 
 
 # -- what it makes of answers ----------------------------------------------------------------------------------------
@@ -471,7 +596,23 @@ def test_embeddings_keep_the_order_of_the_texts() -> None:
         made = client.embeddings(["a", "b"])
     assert made.vectors.dtype == np.float32
     assert made.vectors.tolist() == [[1.0, 2.0], [3.0, 4.0]]
-    assert (made.model, made.tokens) == ("default", 5)
+    assert (made.model, made.tokens, made.truncated) == ("default", 5, 0)
+
+
+def test_embeddings_are_of_questions_where_asked_and_what_is_cut_is_told() -> None:
+    rows = [{"index": 0, "embedding": "AACAPwAAAEA="}]
+    both = Both(answering({"data": rows, "model": "m", "usage": {"total_tokens": 5}, "truncated": 1}))
+    assert both(lambda client: client.embeddings(["a"], "m", input_type="query")).truncated == 1
+    assert both.sent()["input_type"] == "query"
+
+
+def test_a_reranking_says_what_was_degraded() -> None:
+    results = [{"index": 1, "relevance_score": 2}, {"index": 0, "relevance_score": 0.5}]
+    places = (Reranked(1, 2.0), Reranked(0, 0.5))
+    plain = Both(answering({"results": results, "meta": {"tokens": {}}}))
+    assert plain(lambda client: client.rerank("q", ["a", "b"], "m")) == Reranking(places)
+    noted = Both(answering({"results": results, "meta": {"warnings": ["rerank_truncated=1"]}}))
+    assert noted(lambda client: client.rerank("q", ["a", "b"], "m")).notes == ("rerank_truncated=1",)
 
 
 @pytest.mark.parametrize(("status", "ready"), [(200, True), (503, False)])
@@ -596,6 +737,9 @@ def test_a_pause_that_says_nothing_is_the_usual_one(value: str) -> None:
         (lambda notes: notes.compact(), 1),
         (lambda notes: notes.create_snapshot(), 1),
         (lambda notes: notes.upsert([Document(id="a", text="x")]), 1),
+        (lambda notes: notes.client.delete_collection("c"), 1),  # 404 then, or another one that has the name by now
+        (lambda notes: notes.client.delete_alias("c"), 1),
+        (lambda notes: notes.delete_snapshot("s"), 1),
     ],
 )
 def test_which_requests_are_repeated_when_the_server_is_busy(act: Callable[[Any], Any], times: int) -> None:
@@ -819,7 +963,7 @@ def paging(request: httpx.Request) -> httpx.Response:
     body = json.loads(request.content)
     ids = [f"{number:02}" for number in range(25) if number % 2 == 0 or "filter" not in body]
     rest = [each for each in ids if each > body.get("after", "")]
-    page = [{"id": each, "version": 1, "text": None} for each in rest[: body["limit"]]]
+    page = [{"id": each, "version": 1, "text": None, "metadata": {}} for each in rest[: body.get("limit", 4)]]
     return httpx.Response(200, json={"documents": page, "next": page[-1]["id"] if len(rest) > len(page) else None})
 
 
@@ -828,7 +972,7 @@ def test_documents_goes_over_all_pages() -> None:
         notes = client.collection("c")
         assert [each.document.id for each in notes.documents(page_size=10)] == [f"{number:02}" for number in range(25)]
         assert len(list(notes.documents(page_size=5, filter={"even": True}))) == 13
-        assert notes.count(filter={"even": True}) == 13
+        assert len(list(notes.documents())) == 25, "pages as large as the server makes them"
 
     async def act() -> list[str]:
         async with AsyncGrapnel(transport=httpx.MockTransport(paging)) as client:
@@ -837,8 +981,21 @@ def test_documents_goes_over_all_pages() -> None:
     assert asyncio.run(act()) == [f"{number:02}" for number in range(25)]
 
 
-def test_a_key_that_may_not_see_the_count_counts_what_it_sees() -> None:
-    def respond(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"name": "c", "state": "ready"}) if request.method == "GET" else paging(request)
+def test_counting_takes_one_request() -> None:
+    both = Both(answering({"documents": 25}))
+    assert both(lambda client: client.collection("c").count()) == 25
+    assert both.sent() == {}
+    assert both(lambda client: client.collection("c").count(filter={"even": True})) == 25
+    assert both.sent() == {"filter": {"even": True}}
+    assert [each.url.path for each in both.seen] == ["/v1/collections/c/documents/count"]
 
-    assert Both(respond)(lambda client: client.collection("c").count()) == 25
+
+def test_a_report_says_what_was_refused() -> None:
+    def report(failed: int, *errors: LineError) -> UpsertReport:
+        return UpsertReport(5, 5 - failed, 0, 0, 0, 0, 0, failed, errors)
+
+    assert report(0).refusal is None
+    assert report(2, LineError(3, "a", "no text"), LineError(4, "b", "x")).refusal == (
+        "the server refused 2 of 5 documents; 'a': no text"
+    )
+    assert report(1, LineError(3, None, "no JSON")).refusal == "the server refused 1 of 5 documents; line 3: no JSON"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from api.http.metrics import Metrics
 from api.http.middleware import Access, Bodies, Requests, is_public
 from api.http.protocol import bounded_protocol
 from api.keys import Keys
+from api.logs import TextLines
 from api.server_config import Limits, ServerConfig
 from api.service import Service
 from retrieval.encoders import EncoderConfig
@@ -248,3 +250,9 @@ def test_each_server_has_limits_of_its_own() -> None:
     small, large = bounded_protocol(Limits(header_bytes=1_000)), bounded_protocol(Limits())
     assert small.limits.header_bytes == 1_000
     assert large.limits.header_bytes == Limits().header_bytes
+
+
+def test_a_line_of_text_is_one_line_that_no_terminal_obeys() -> None:
+    record = logging.makeLogRecord({"msg": "request", "levelname": "INFO", "path": "/\x1b]0;x\x07\x9b2J\r\n\u2028é"})
+    line = TextLines().format(record)
+    assert line.endswith("info request path=/ ]0;x  2J  \u2028é")

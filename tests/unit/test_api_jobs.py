@@ -89,14 +89,13 @@ def test_a_defect_shows_its_traceback_and_tells_clients_nothing_of_it(monkeypatc
     assert ended(jobs, jobs.start("compact", "c", lambda _: {})).state == "done", "the collection is free again"
 
 
-def test_long_ended_jobs_are_forgotten_and_running_ones_are_not() -> None:
+def test_long_ended_jobs_are_forgotten_and_running_ones_are_not(until: Callable[..., None]) -> None:
     jobs, gate = Jobs(), Gate()
     running = jobs.start("reembed", "slow", gate)
     started = []
     for number in range(KEPT + 5):
         started.append(jobs.start("compact", f"c{number}", lambda _: {}))
-        while jobs.running(f"c{number}"):
-            pass
+        until(lambda name=f"c{number}": jobs.running(name) is None, "a job's end")
     left = jobs.all()
     assert left[0] is running
     assert len(left) <= KEPT + 2
@@ -107,3 +106,32 @@ def test_long_ended_jobs_are_forgotten_and_running_ones_are_not() -> None:
         jobs.get("nothing")
     gate.open()
     assert ended(jobs, running).state == "done"
+
+
+def test_no_job_begins_while_a_collection_is_held() -> None:
+    jobs, gate = Jobs(), Gate()
+    with jobs.holding("c"):
+        with pytest.raises(ConflictError, match="being deleted"):
+            jobs.start("compact", "c", Gate())
+        with pytest.raises(ConflictError), jobs.holding("c"):
+            pass
+        other = jobs.start("compact", "other", lambda _: {})
+    job = jobs.start("compact", "c", gate)
+    with pytest.raises(ConflictError, match=job.id), jobs.holding("c"):
+        pass
+    gate.open()
+    assert [ended(jobs, each).state for each in (job, other)] == ["done", "done"]
+    assert jobs.ended() == {("compact", "done"): 2}
+
+
+def test_without_a_thread_there_is_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    jobs = Jobs()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            jobs.start("compact", "c", lambda _: {})
+    assert jobs.all() == []
+    assert ended(jobs, jobs.start("compact", "c", lambda _: {})).state == "done"

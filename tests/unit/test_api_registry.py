@@ -1,11 +1,13 @@
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from api.registry import Registry, check_name
+import api.registry
+from api.registry import Registry, Waiting, check_name
 from index.errors import ConflictError, IndexFormatError, LockedError, NotFoundError, RequestError, StorageError
 from retrieval.collection import Collection
 from retrieval.collection_config import CollectionConfig
@@ -18,7 +20,7 @@ CONFIG = CollectionConfig(fields={"lexical": LexicalConfig()})
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Registry]:
-    registry = Registry(tmp_path, Encoders(), queue=4)
+    registry = Registry(tmp_path, Encoders(), Waiting(4, 4))
     yield registry
     registry.close(5.0)
 
@@ -109,10 +111,10 @@ def test_a_name_that_something_else_took_meanwhile_is_left_alone(registry: Regis
 def test_one_server_serves_a_root_at_a_time(registry: Registry, tmp_path: Path) -> None:
     make(registry, "kept")
     with pytest.raises(LockedError):
-        Registry(tmp_path, Encoders(), queue=4)
+        Registry(tmp_path, Encoders(), Waiting(4, 4))
     registry.close(5.0)
     registry.close(5.0)
-    again = Registry(tmp_path, Encoders(), queue=4)
+    again = Registry(tmp_path, Encoders(), Waiting(4, 4))
     again.open_all()
     assert names(again) == ["kept"]
     again.close(5.0)
@@ -126,16 +128,16 @@ def test_damaged_aliases_are_refused_and_the_root_let_go(tmp_path: Path, content
     path = tmp_path / ".grapnel" / "aliases.json"
     path.write_bytes(content)
     with pytest.raises(IndexFormatError, match="repair or remove"):
-        Registry(tmp_path, Encoders(), queue=4)
+        Registry(tmp_path, Encoders(), Waiting(4, 4))
     path.unlink()
-    Registry(tmp_path, Encoders(), queue=4).close(5.0)
+    Registry(tmp_path, Encoders(), Waiting(4, 4)).close(5.0)
 
 
 def test_what_a_killed_server_left_is_cleaned_away(tmp_path: Path) -> None:
     left = tmp_path / ".grapnel" / "scratch" / "half-made"
     left.mkdir(parents=True)
     (left / "file").touch()
-    Registry(tmp_path, Encoders(), queue=4).close(5.0)
+    Registry(tmp_path, Encoders(), Waiting(4, 4)).close(5.0)
     assert list(left.parent.iterdir()) == []
 
 
@@ -149,7 +151,7 @@ def test_one_collection_that_cannot_be_opened_keeps_no_other_from_it(registry: R
     (tmp_path / "Bad Name").mkdir()
     (tmp_path / "Bad Name" / "collection.toml").touch()
     with Collection.open(tmp_path / "locked", writable=True):
-        again = Registry(tmp_path, Encoders(), queue=4)
+        again = Registry(tmp_path, Encoders(), Waiting(4, 4))
         again.open_all()
         assert {served.name: served.state for served in again.all()} == {
             "bad": "failed",
@@ -176,7 +178,7 @@ def test_aliases_mean_collections_and_outlive_the_process(registry: Registry, tm
     make(registry, "one")
     make(registry, "two")
     registry.set_alias("now", "one")
-    assert registry.get("now").name == registry.resolve("now") == "one"
+    assert registry.get("now").name == "one"
     registry.set_alias("now", "two")
     assert registry.get("now").name == "two"
     for alias, name in (("one", "two"), ("Bad", "two"), ("now", "nothing"), ("later", "now")):
@@ -193,7 +195,7 @@ def test_aliases_mean_collections_and_outlive_the_process(registry: Registry, tm
         registry.delete("now")
     registry.close(5.0)
     assert json.loads((tmp_path / ".grapnel" / "aliases.json").read_bytes()) == {"format": 1, "aliases": {"now": "two"}}
-    again = Registry(tmp_path, Encoders(), queue=4)
+    again = Registry(tmp_path, Encoders(), Waiting(4, 4))
     again.open_all()
     assert again.get("now").name == "two"
     again.close(5.0)
@@ -202,14 +204,15 @@ def test_aliases_mean_collections_and_outlive_the_process(registry: Registry, tm
 # -- deleting -------------------------------------------------------------------------------------------------------
 
 
-def test_deleting_waits_for_who_uses_the_collection(registry: Registry, tmp_path: Path) -> None:
+def test_deleting_waits_for_who_uses_the_collection(
+    registry: Registry, tmp_path: Path, until: Callable[..., None]
+) -> None:
     make(registry, "used")
     served = registry.get("used")
     with served.using() as collection:
         deleting = threading.Thread(target=registry.delete, args=("used",))
         deleting.start()
-        while "used" in names(registry):
-            pass
+        until(lambda: "used" not in names(registry), "a collection that is no longer listed")
         collection.add([Document("a", "still open")])
         assert collection.get("a") is not None
         with pytest.raises(NotFoundError):
@@ -263,3 +266,70 @@ def test_names_that_are_none_are_not_found(registry: Registry) -> None:
     for name in ("nothing", "..", "", ".grapnel", "\ud800"):
         with pytest.raises(NotFoundError):
             registry.get(name)
+
+
+def test_aliases_outlive_a_deletion_that_the_disk_refuses(registry: Registry, tmp_path: Path) -> None:
+    make(registry, "kept")
+    make(registry, "other")
+    registry.set_alias("alias", "kept")
+    scratch = tmp_path / ".grapnel" / "scratch"
+    scratch.rmdir()
+    scratch.touch()  # nothing can be moved there now
+    with pytest.raises(StorageError):
+        registry.delete("kept")
+    assert registry.get("alias").name == "kept"
+    assert json.loads((tmp_path / ".grapnel" / "aliases.json").read_bytes())["aliases"] == {"alias": "kept"}
+
+
+def test_what_is_made_but_cannot_be_opened_is_no_success(registry: Registry) -> None:
+    def make_badly() -> None:
+        with registry.making("new") as folder:
+            Collection.create(folder, CONFIG).close()
+            (folder / "collection.toml").write_text("format = 99\n[fields]\n", encoding="utf-8")
+
+    with pytest.raises(IndexFormatError, match="could not be opened"):
+        make_badly()
+    assert registry.get("new").state == "failed"
+    make(registry, "newer")
+
+
+def test_nobody_waits_for_the_disk_to_look_up_a_name(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(registry, "one")
+    make(registry, "two")
+    registry.set_alias("now", "one")
+    begun, slow = threading.Event(), threading.Event()
+    write = api.registry.write_json_atomic
+
+    def stuck(*arguments: Any, **options: Any) -> None:
+        begun.set()
+        assert slow.wait(20.0)
+        write(*arguments, **options)
+
+    monkeypatch.setattr(api.registry, "write_json_atomic", stuck)
+    changing = threading.Thread(target=registry.set_alias, args=("now", "two"))
+    changing.start()
+    assert begun.wait(20.0)
+    seen: list[object] = []
+
+    def look() -> None:
+        seen.extend([registry.get("now").name, names(registry), registry.aliases()])
+        with pytest.raises(ConflictError):
+            registry.check_free("now")
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    looking.join(20.0)
+    slow.set()
+    changing.join()
+    assert seen == ["one", ["one", "two"], {"now": "one"}]
+    assert registry.get("now").name == "two"
+
+
+def test_a_registry_that_is_closed_opens_nothing_more(registry: Registry) -> None:
+    make(registry, "one")
+    registry.close(5.0)
+    registry.open_all()
+    with pytest.raises(NotFoundError, match="deleted or replaced"), registry.get("one").using():
+        pass
+    with Collection.open(registry.root / "one", writable=True):
+        pass

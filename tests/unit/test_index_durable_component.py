@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from index.component import MANIFEST, Component, open_component, sha256_file, write_component
-from index.durable import publish_folder, storage_errors, write_atomic, write_json_atomic
+from index.durable import publish_folder, replaced, storage_errors, write_atomic, write_json_atomic
 from index.errors import IndexFormatError, StorageError
 
 
@@ -62,6 +62,29 @@ def test_what_fails_half_way_leaves_the_old_file(
         write_atomic(path, b"new", point="test")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
+    assert names(tmp_path) == {"f"}
+
+
+def test_a_file_that_is_written_piece_by_piece_is_seen_once_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    with replaced(path, point="test") as file:
+        for piece in (b"one ", b"two"):
+            file.write(piece)
+            file.flush()
+            assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"one two"
+
+    def fail(error: BaseException) -> None:
+        with replaced(path, point="test") as file:
+            file.write(b"three")
+            raise error
+
+    failures = [(HalfwayError(), HalfwayError), (KeyboardInterrupt(), KeyboardInterrupt)]
+    for error, seen in [*failures, (OSError(errno.EIO, "of another file"), StorageError)]:
+        with pytest.raises(seen):
+            fail(error)
+    assert path.read_bytes() == b"one two"
     assert names(tmp_path) == {"f"}
 
 

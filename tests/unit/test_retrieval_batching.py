@@ -5,7 +5,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.errors import ConfigError, DeadlineError, GrapnelError, OverloadedError, RequestError
+from index.errors import ConfigError, DeadlineError, OverloadedError, RequestError
 from retrieval.batching import Batcher, Limits, wait_for
 from retrieval.encoders.batched import BatchedEncoder, WindowedEncoder
 from retrieval.encoders.config import EncodedBatch, EncoderConfig
@@ -551,7 +551,7 @@ def test_a_query_waits_for_one_piece_of_a_long_call() -> None:
     assert len(encoder.calls) == 7
 
 
-def test_small_calls_share_a_batch_and_know_their_own_truncation() -> None:
+def test_small_calls_share_a_batch_and_know_their_own_truncation(until: Callable[..., None]) -> None:
     encoder = CountingEncoder(window=4)
     batched = BatchedEncoder(encoder)
     encoder.gate.clear()
@@ -570,8 +570,7 @@ def test_small_calls_share_a_batch_and_know_their_own_truncation() -> None:
     threads = [threading.Thread(target=ask, args=(place,)) for place in range(4)]
     for thread in threads:
         thread.start()
-    while batched.statistics().queued["bulk"] < 4:
-        time.sleep(0.001)
+    until(lambda: batched.statistics().queued["bulk"] == 4, "four texts that wait")
     encoder.gate.set()
     for thread in [first, *threads]:
         thread.join(PATIENCE_S)
@@ -630,8 +629,3 @@ def test_encoders_without_a_model_are_not_wrapped() -> None:
     encoders = Encoders()
     for kind in ("hashing", "external"):
         assert not isinstance(encoders.get(EncoderConfig(kind=kind, dim=8)), BatchedEncoder)
-
-
-def test_overload_and_deadline_are_ours() -> None:
-    assert issubclass(OverloadedError, GrapnelError)
-    assert issubclass(DeadlineError, TimeoutError)

@@ -2,8 +2,10 @@
 
 import os
 import tempfile
+import time
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -453,6 +455,42 @@ def test_much_that_is_dead_is_compacted_by_itself(collection: Collection, monkey
     with Collection.open(collection.folder) as reader:
         assert generation_number(reader) == 3
         assert len(reader.search("common", k=100).hits) == 38
+
+
+def test_of_writers_that_meet_a_failed_compaction_one_raises_it(
+    folder: Path, hashing_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Collection):
+        """Gives other threads the time to come between the look at the failure and its removal."""
+
+        @property
+        def _compaction_error(self) -> Exception | None:  # type: ignore[override]
+            found: Exception | None = self.__dict__.get("failure")
+            time.sleep(0.05)
+            return found
+
+        @_compaction_error.setter
+        def _compaction_error(self, error: Exception | None) -> None:
+            self.__dict__["failure"] = error
+
+    def fail() -> None:
+        raise StorageError("the disk is full")
+
+    with Slow.create(folder, hashing_config()) as collection:
+        monkeypatch.setattr(collection.shard, "compact", fail)
+        collection._compact_quietly()
+
+        def write(number: int) -> str | None:
+            try:
+                collection.put(Document(f"d{number}", "text"))
+            except StorageError as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor(3) as pool:
+            said = list(pool.map(write, range(3)))
+        assert sorted(said, key=str) == [None, None, "the disk is full"]
+        assert len(collection) == 2
 
 
 # -- a configuration that changes -------------------------------------------------------------------------------------

@@ -173,11 +173,13 @@ def test_a_filter_on_a_field_that_nobody_has_is_refused_or_matches_nothing(colle
     for call in (
         lambda condition: collection.delete(filter=condition),
         lambda condition: collection.page(filter=condition),
+        collection.count,
         lambda condition: collection.search("text", filter=condition),
     ):
         with pytest.raises(RequestError, match="known fields: n"):
             call(is_x)
     assert collection.page(filter=is_x, strict_filter=False) == []
+    assert (collection.count(is_x, strict_filter=False), collection.count(not_x, strict_filter=False)) == (0, 1)
     assert [each.document.id for each in collection.page(filter=not_x, strict_filter=False)] == ["a"]
     assert collection.search("text", filter=is_x, strict_filter=False).hits == ()
     assert [hit.doc_id for hit in collection.search("text", filter=not_x, strict_filter=False).hits] == ["a"]
@@ -212,6 +214,23 @@ def test_stored_gives_documents_in_order_with_version_and_spans(
         assert collection.stored(["\ud800", ""]) == [None, None]
 
 
+def test_documents_are_counted_not_their_passages(
+    tmp_path: Path, hashing_config: Callable[..., CollectionConfig]
+) -> None:
+    config = hashing_config(chunking=ChunkingConfig(kind="tokens", max_tokens=32, overlap=0))
+    long = " ".join(f"word{n}." for n in range(100))
+    with Collection.create(tmp_path / "c", config) as collection:
+        assert collection.count() == 0
+        collection.add([Document("a", long, metadata={"n": 1}), Document("b", "one", metadata={"n": 2})])
+        for _ in range(2):
+            assert collection.count() == 2
+            assert collection.count({"type": "gte", "key": "n", "value": 1}) == 2
+            assert collection.count({"type": "eq", "key": "n", "value": 1}) == 1
+            collection.compact()
+        with pytest.raises(RequestError):
+            collection.count({"type": "near", "key": "n"})
+
+
 def test_pages_are_by_id_and_by_code_point(collection: Collection) -> None:
     ids = ["a", "B", "\u00e9", "a/b", "\U0001f9a6", "\ufffd", "10", "9", " x"]
     collection.add([Document(doc_id, "text", metadata={"even": n % 2 == 0}) for n, doc_id in enumerate(ids)])
@@ -229,6 +248,7 @@ def test_pages_are_by_id_and_by_code_point(collection: Collection) -> None:
     collection.delete(even[0])
     collection.patch(even[1], {"even": False})
     assert [each.document.id for each in collection.page(limit=100, filter=is_even)] == even[2:]
+    assert (collection.count(), collection.count(is_even)) == (len(ids) - 1, len(even) - 2)
     assert collection.page("\U0010ffff") == []
     with pytest.raises(RequestError):
         collection.page("\ud800")

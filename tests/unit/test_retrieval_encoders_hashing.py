@@ -1,8 +1,6 @@
 import hashlib
 import json
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +8,6 @@ import pytest
 from index.errors import ConfigError, RequestError
 from retrieval.encoders import EncoderConfig, open_encoder
 from retrieval.types import Passage, Query
-
-DATA = Path(os.environ.get("GRAPNEL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def _encode(*texts: str, dim: int = 4096) -> np.ndarray:
@@ -71,10 +67,9 @@ def test_dimension_must_fill_the_blocks():
         open_encoder(EncoderConfig(kind="hashing", dim=100))
 
 
-@pytest.mark.skipif(not (DATA / "limit-small").is_dir(), reason="GRAPNEL_DATA has no limit-small")
-def test_limit_small_is_answered_about_as_well_as_by_bm25():
+def test_limit_small_is_answered_about_as_well_as_by_bm25(dataset):
     # BM25 reaches nDCG@10 of about .99 here; neural single vectors stay far below (LIMIT, arXiv 2508.21038).
-    folder = DATA / "limit-small"
+    folder = dataset("limit-small")
     corpus = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
     queries = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
     relevant: dict[str, set[str]] = {}

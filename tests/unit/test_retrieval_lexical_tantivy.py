@@ -1,8 +1,8 @@
 import subprocess
 import sys
 import threading
-import time
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +99,7 @@ def test_opening_leaves_a_published_component_as_it_was(tmp_path: Path) -> None:
     assert open_component(component.folder, sha256=component.sha256).counts == {"passages": 1}
 
 
-def test_threads_end_with_their_index(tmp_path: Path) -> None:
+def test_threads_end_with_their_index(tmp_path: Path, until: Callable[..., None]) -> None:
     def threads() -> int:
         return len(list(Path("/proc/self/task").iterdir()))
 
@@ -107,10 +107,8 @@ def test_threads_end_with_their_index(tmp_path: Path) -> None:
     before = threads()
     for _ in range(20):
         open_tantivy(tmp_path, LexicalConfig())
-    deadline = time.monotonic() + 10  # each thread looks twice a second whether it is still wanted
-    while threads() > before + 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert threads() <= before + 2
+    # Each thread looks twice a second whether it is still wanted.
+    until(lambda: threads() <= before + 2, "the end of threads that nobody wants")
 
 
 def test_an_empty_index_answers(tmp_path: Path) -> None:
@@ -186,6 +184,7 @@ def test_a_bad_setting_is_refused_before_anything_is_written(tmp_path: Path) -> 
 def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     code = """
 import resource, sys
+from collections.abc import Callable
 from pathlib import Path
 from index.errors import StorageError
 from retrieval.lexical import LexicalConfig
