@@ -15,13 +15,14 @@ results.json (FORMAT 1). A number is {"mean", "low", "high"}: a mean over querie
       funnel/KIND/METRIC {kind, deployed, best, measure, k, queries, terms: [name + number], shapley: [name + number],
                          coverage: number, reorder_ceiling: number, notes}; METRIC is the deployed one: cosine, and ip
                          and l2 where the encoder does not normalise. terms: ceiling, losses, final
-      ann                {measure, metric, k, exact: number, repeats, timed, points: [...], builds, knee}
+      ann                {measure, metric, k, exact: number, repeats, timed, points: [...], builds, knee, knees: {index:
+                         knee}}, a knee being the cheapest setting shown to be no worse than exact search, or null
       probes/NAME        see evaluation.bench_probes; hubness has a "histogram" as well
       features           {features: {name: value}, iceberg: {metric, family, methods} or null}
       pipelines/NAME     {default, fields, modes: {mode: {measure: number}}, values: {mode: [per query]}, measure,
                          ledger: a funnel whose last gain is the whole pipeline, or null with no_ledger: reason, notes}
       comparison         [{pipeline, mode, mean, low, high, p (Holm)}] against the default pipeline
-      recommendation     {advice: [sentence], tree: text}: shown where something else has put it there
+      recommendation     see evaluation.bench_recommendation
 """
 
 import logging
@@ -40,6 +41,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from evaluation.bench_data import BenchTask, Limits, read_bench_task
 from evaluation.bench_pipelines import Named, comparisons, whole_pipeline
 from evaluation.bench_probes import PROBES
+from evaluation.bench_recommendation import recommendation
 from evaluation.bench_sections import (
     CELLS,
     Json,
@@ -55,6 +57,7 @@ from evaluation.bench_vectors import Embeddings
 from evaluation.machine import describe_machine
 from evaluation.measures import check_measures
 from evaluation.report import write_page
+from evaluation.tree import SHIPPED, read_tree
 from evaluation.utility import from_qrels
 from index.durable import make_folders, storage_errors, write_atomic
 from index.errors import CorpusError, MissingDependencyError, RequestError
@@ -180,14 +183,17 @@ def _measured(config: BenchConfig, progress: Progress) -> Json:
     if about is None:
         raise CorpusError(f"{data.task.name} cannot be encoded: {keeper.sections['vectors']['left_out']}")
     deployed: tuple[Metric, ...] = ("cosine",) if about["unit"] else METRICS
-    keeper.section("metrics", partial(metrics, deployed="cosine"))
+    searched = keeper.section("metrics", partial(metrics, deployed="cosine"))
     for metric in deployed:
         for kind in CELLS:
             keeper.section(f"funnel/{kind}/{metric}", partial(loss_funnel, kind=kind, deployed=metric))
-    keeper.section("ann", ann, cpu=machine.get("cpu"), cores=machine["cores"])
+    timed = keeper.section("ann", ann, cpu=machine.get("cpu"), cores=machine["cores"])
     for name, probe in PROBES.items():
         keeper.section(f"probes/{name}", probe)
-    keeper.section("features", meta_features)
+    described = keeper.section("features", meta_features)
+    tree = read_tree() if SHIPPED.is_file() else None
+    known = {"metrics": searched, "ann": timed, "iceberg": described and described["iceberg"]}
+    keeper.section("recommendation", partial(recommendation, tree=tree, **known), tree=tree and tree.to_json(), **known)
     _pipelines(config, keeper, embeddings, progress)
     return {
         "format": FORMAT,

@@ -13,7 +13,7 @@ import numpy as np
 
 from evaluation.ann_arm import ArmTask, Protocol, run_arm
 from evaluation.ann_configurations import Configuration, configurations
-from evaluation.ann_results import pareto, utility_knee
+from evaluation.ann_results import Knee, pareto, utility_knee
 from evaluation.bench_vectors import Embedded
 from evaluation.features import features
 from evaluation.funnel import Cells, Funnel, funnel, validation_part
@@ -132,6 +132,7 @@ def ann(setting: Setting) -> Json:
     protocol = Protocol(timed=100 if setting.small else 1_000)
     report = run_arm(task, chosen, setting.folder, protocol)
     front, knee = {point.name for point in pareto(report.points)}, utility_knee(report)
+    of_each = {name: utility_knee(replace(report, builds={name: build})) for name, build in report.builds.items()}
     points = []
     for point in report.points:
         timing = point.timing
@@ -171,15 +172,20 @@ def ann(setting: Setting) -> Json:
             }
             for name, build in report.builds.items()
         },
-        "knee": None
-        if knee is None
-        else {
-            "name": knee.point.name,
-            "difference": knee.test.difference,
-            "low": knee.test.low,
-            "margin": knee.test.margin,
-            "p50_ms": 1000 * knee.point.timing.p50_s.median,
-        },
+        "knee": _knee_json(knee),
+        "knees": {name: _knee_json(each) for name, each in of_each.items()},
+    }
+
+
+def _knee_json(knee: Knee | None) -> Json | None:
+    if knee is None:
+        return None
+    return {
+        "name": knee.point.name,
+        "difference": knee.test.difference,
+        "low": knee.test.low,
+        "margin": knee.test.margin,
+        "p50_ms": 1000 * knee.point.timing.p50_s.median,
     }
 
 

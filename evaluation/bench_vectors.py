@@ -1,19 +1,20 @@
 """The vectors of a benchmark's task by every encoder that is asked for, each text encoded once.
 
-They are kept in the report's folder under the encoder's fingerprint and a digest of the texts, and the collections of
-whole pipelines get the same ones.
+Documents, queries and train queries are kept each in a file, under the encoder's fingerprint and a digest of the texts:
+other queries of the same documents encode nothing but themselves. Collections of whole pipelines get the same vectors.
 """
 
+import json
 import logging
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from evaluation.bench_data import BenchTask
 from evaluation.spaces import ARMS, Arm, Space, Training, fit
@@ -29,7 +30,7 @@ from retrieval.types import Passage, Query
 
 _log = logging.getLogger(__name__)
 
-Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+_T = TypeVar("_T")
 
 UNIT: Final = 1e-3
 """Norms that differ from 1 by no more are of an encoder that normalises."""
@@ -45,32 +46,29 @@ class Embedded:
         self.config = config
         self.fingerprint = fingerprint(config)
         self.data = data
+        self._folder = folder
         self._seed = seed
         self._progress = progress
-        self._path = folder / f"{self.fingerprint}-{data.digest}.npz"
-
-    @cached_property
-    def _arrays(self) -> Arrays:
-        found = self._read()
-        if found is None:
-            found = self._encoded()
-            self._write(found)
-        return found
 
     @property
     def documents(self) -> Vectors:
         """float32 (N, D), as they were encoded."""
-        return self._arrays["documents"]
-
-    @property
-    def queries(self) -> Vectors:
-        """float32 (Q, D)."""
-        return self._arrays["queries"]
+        return self._documents.vectors
 
     @property
     def truncated(self) -> int:
         """How many documents were longer than the encoder's window."""
-        return int(self._arrays["truncated"])
+        return self._documents.truncated
+
+    @cached_property
+    def queries(self) -> Vectors:
+        """float32 (Q, D)."""
+        return self._queries(self.data.task.queries)
+
+    @cached_property
+    def train(self) -> Vectors:
+        """float32 (T, D), of the train queries."""
+        return self._queries(self.data.train)
 
     @property
     def unit(self) -> bool:
@@ -90,7 +88,7 @@ class Embedded:
 
     @cached_property
     def _fitted(self) -> tuple[dict[Arm, Space], dict[Arm, str]]:
-        training = Training(self._arrays["train"], self.data.pairs) if len(self.data.train) else None
+        training = Training(self.train, self.data.pairs) if self.data.train else None
         spaces: dict[Arm, Space] = {}
         refused: dict[Arm, str] = {}
         for arm in ARMS:
@@ -99,6 +97,11 @@ class Embedded:
             except CorpusError as error:
                 refused[arm] = str(error)
         return spaces, refused
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder itself, its model loaded when first asked for."""
+        return open_encoder(self.config)
 
     def encoders(self) -> Encoders:
         """Return encoders for collections that give this task's texts the vectors there are."""
@@ -112,56 +115,69 @@ class Embedded:
             for doc_id, text, title in zip(task.doc_ids, task.texts, task.titles, strict=True)
         ]
 
-    def _encoded(self) -> Arrays:
-        encoder = open_encoder(self.config)
-        texts, truncated, parts = self.texts(), 0, []
-        for start in range(0, len(texts), _AT_ONCE):
-            batch = encoder.encode_texts(texts[start : start + _AT_ONCE])
-            truncated += batch.truncated
-            parts.append(batch.vectors)
-            self._progress("encode documents", min(len(texts), start + _AT_ONCE), len(texts))
-        queries = self._queries(encoder, self.data.task.queries, "encode queries")
-        train = self._queries(encoder, self.data.train, "encode train queries")
-        return {
-            "documents": np.concatenate(parts),
-            "queries": queries,
-            "train": train,
-            "truncated": np.array(truncated),
-        }
+    @cached_property
+    def _documents(self) -> EncodedBatch:
+        texts = self.texts()
+        return self._kept("documents", texts, texts, lambda encoder, some: encoder.encode_texts(some))
 
-    def _queries(self, encoder: Encoder, queries: Sequence[Query], stage: str) -> Vectors:
-        parts = [np.empty((0, encoder.dim), dtype=np.float32)]
-        for start in range(0, len(queries), _AT_ONCE):
-            parts.append(encoder.encode_queries(queries[start : start + _AT_ONCE]))
-            self._progress(stage, min(len(queries), start + _AT_ONCE), len(queries))
-        return np.concatenate(parts)
+    def _queries(self, queries: Sequence[Query]) -> Vectors:
+        if not queries:
+            return np.empty((0, self.documents.shape[1]), dtype=np.float32)
+        asked = [[query.text, query.task] for query in queries]
+        return self._kept(
+            "queries", asked, queries, lambda encoder, some: EncodedBatch(encoder.encode_queries(some), 0)
+        ).vectors
 
-    def _read(self) -> Arrays | None:
-        if not self._path.is_file():
-            return None
+    def _kept(
+        self, what: str, key: object, given: Sequence[_T], encode: Callable[[Encoder, Sequence[_T]], EncodedBatch]
+    ) -> EncodedBatch:
+        """Return the vectors of what is given, encoded where no file has them. key: what they depend on, as JSON."""
+        digest = blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+        path = self._folder / f"{self.fingerprint}-{what}-{digest}.npz"
+        found = _read(path, len(given))
+        if found is None:
+            found = self._encoded(what, given, encode)
+            _write(path, found)
+        return found
+
+    def _encoded(
+        self, what: str, given: Sequence[_T], encode: Callable[[Encoder, Sequence[_T]], EncodedBatch]
+    ) -> EncodedBatch:
+        parts = []
+        for start in range(0, len(given), _AT_ONCE):
+            parts.append(encode(self.encoder, given[start : start + _AT_ONCE]))
+            self._progress(f"encode {what}", min(len(given), start + _AT_ONCE), len(given))
+        return EncodedBatch(np.concatenate([part.vectors for part in parts]), sum(part.truncated for part in parts))
+
+
+def _read(path: Path, count: int) -> EncodedBatch | None:
+    if not path.is_file():
+        return None
+    try:
+        with (
+            storage_errors("read", path),
+            path.open("rb") as raw,  # np.load leaves a damaged file of its own open
+            np.load(raw, allow_pickle=False) as file,
+        ):
+            found = EncodedBatch(file["vectors"], int(file["truncated"]))
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        found = None
+    if found is None or len(found.vectors) != count:
+        _log.warning("%s is damaged: the texts are encoded again", path)
+        return None
+    return found
+
+
+def _write(path: Path, batch: EncodedBatch) -> None:
+    make_folders(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storage_errors("write", path):
         try:
-            with (
-                storage_errors("read", self._path),
-                self._path.open("rb") as raw,  # np.load leaves a damaged file of its own open
-                np.load(raw, allow_pickle=False) as file,
-            ):
-                found = {name: file[name] for name in ("documents", "queries", "train", "truncated")}
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            _log.warning("%s is damaged: the texts are encoded again", self._path)
-            return None
-        counts = (len(self.data.task.doc_ids), len(self.data.task.queries), len(self.data.train))
-        return found if tuple(len(found[name]) for name in ("documents", "queries", "train")) == counts else None
-
-    def _write(self, arrays: Arrays) -> None:
-        make_folders(self._path.parent)
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        with storage_errors("write", self._path):
-            try:
-                with temporary.open("wb") as file:
-                    np.savez(file, allow_pickle=False, **arrays)
-                temporary.replace(self._path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, vectors=batch.vectors, truncated=batch.truncated)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 class _KeptEncoder:
@@ -174,15 +190,11 @@ class _KeptEncoder:
         self._rows = {text: row for row, text in enumerate(vectors.texts())}
         self._places = {(query.text, query.task): row for row, query in enumerate(vectors.data.task.queries)}
 
-    @cached_property
-    def _model(self) -> Encoder:
-        return open_encoder(self._vectors.config)
-
     def encode_queries(self, queries: Sequence[Query]) -> Vectors:
         """See Encoder."""
         places = [self._places.get((query.text, query.task), -1) for query in queries]
         if -1 in places:
-            return self._model.encode_queries(queries)
+            return self._vectors.encoder.encode_queries(queries)
         return self._vectors.queries[places]
 
     def encode_passages(self, passages: Sequence[Passage]) -> Vectors:
@@ -193,7 +205,7 @@ class _KeptEncoder:
         """See Encoder."""
         rows = [self._rows.get(text, -1) for text in texts]
         if -1 in rows:
-            return self._model.encode_texts(texts)
+            return self._vectors.encoder.encode_texts(texts)
         return EncodedBatch(self._vectors.documents[rows], 0)
 
 

@@ -23,6 +23,16 @@ STAGES: Final[Mapping[str, str]] = {
 }
 """Names of a ledger's terms, for people."""
 
+CHOOSERS: Final[Mapping[str, str]] = {
+    "tree": "the tree",
+    "iceberg": "Iceberg's rule",
+    "measured": "measured here",
+}
+"""Who recommends, for people."""
+
+INDEX_FAMILIES: Final[Mapping[str, str]] = {"graph": "a graph", "lists": "inverted lists", "exact": "exact search"}
+"""Names of families of indexes, for people."""
+
 _HUBBY: Final = 5.0
 """Skewness of 10-occurrences from which on hubs are worth a sentence; 0 to 2 is usual."""
 
@@ -35,7 +45,7 @@ def findings(results: Mapping[str, Any]) -> list[str]:
     if results.get("format") != 1:
         raise CorpusError(f"results have format {results.get('format')!r}, this grapnel reads 1: measure again")
     said: list[str] = []
-    for part in (_funnel, _pipelines, _metrics, _ann, _hubs, _probes):
+    for part in (_funnel, _pipelines, _metrics, _ann, _recommendation, _hubs, _probes):
         said += part(results)
     return said
 
@@ -150,6 +160,23 @@ def _ann(results: Mapping[str, Any]) -> Iterator[str]:
         f"The cheapest setting that is not worse than exact search by {knee['margin']} is {knee['name']}: "
         f"{best['p50_ms']:.2f} ms a query{beside}, recall {best['recall']:.3f}."
     )
+
+
+def _recommendation(results: Mapping[str, Any]) -> Iterator[str]:
+    found = result_of(results, "recommendation")
+    if not found:
+        return
+    choices = found["choices"]
+    guesses = [
+        f"{CHOOSERS[name]} abstains" if each["metric"] is None else f"{CHOOSERS[name]} chooses {_choice(each)}"
+        for name, each in choices.items()
+        if name != "measured"
+    ]
+    yield f"Without judgements {' and '.join(guesses)}; with them it is {_choice(choices['measured'])}."
+
+
+def _choice(each: Mapping[str, Any]) -> str:
+    return f"{each['metric']} and {'no index' if each['family'] is None else INDEX_FAMILIES[each['family']]}"
 
 
 def _hubs(results: Mapping[str, Any]) -> Iterator[str]:

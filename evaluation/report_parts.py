@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any, Final, TypeAlias
 
-from evaluation.findings import ALPHA, STAGES, below, result_of, setting_text
+from evaluation.findings import ALPHA, CHOOSERS, INDEX_FAMILIES, STAGES, below, result_of, setting_text
 from evaluation.plots import Axis, Bar, Cell, Mark, Span, heat_map, histogram, scatter, spans, waterfall
 from evaluation.plots_svg import SERIES
 from evaluation.report_html import Part, Row, figure, foldable, paragraph, spread, table
@@ -237,12 +237,6 @@ def _features(results: Results) -> Part:
         return Part("features", "What the vectors look like", "")
     rows = [[name, f"{value:,.4g}"] for name, value in found["features"].items()]
     body = table("Meta-features (meanings: evaluation.features)", ("feature", "value"), rows)
-    rule = found["iceberg"]
-    if rule is not None:
-        body += paragraph(
-            f"The published Iceberg rule, which looks at no label, would choose {rule['metric']} and a "
-            f"{rule['family']} method ({', '.join(rule['methods'])})."
-        )
     return Part("features", "What the vectors look like", body)
 
 
@@ -250,8 +244,29 @@ def _recommendation(results: Results) -> Part:
     found = result_of(results, "recommendation")
     if found is None:
         return Part("recommendation", "Recommendation", "")
-    body = "".join(paragraph(sentence) for sentence in found["advice"])
-    return Part("recommendation", "Recommendation", body + f"<pre>{escape(found['tree'])}</pre>")
+    measure = results["settings"]["measure"]
+    body = paragraph(
+        "The metric and the family of index that a fitted decision tree and Iceberg's published rule choose by the "
+        "look of the vectors alone, beside what the judgements say. The setting is the family's fastest that is shown "
+        "to be no worse than exact search."
+    )
+    rows = [[CHOOSERS[name], *_choice(each)] for name, each in found["choices"].items()]
+    heads = ("who chooses", "metric", "family", f"exact {measure} under it", "setting", "p50 ms", "why")
+    body += table("Choices of metric and index", heads, rows)
+    if found["path"]:
+        body += paragraph(f"The tree's way to its leaf: {'; '.join(found['path'])}.", "fine")
+    if found["tree"] is not None:
+        body += foldable("The tree, each leaf with its evidence", f'<pre tabindex="0">{escape(found["tree"])}</pre>')
+    return Part("recommendation", "Recommendation", body)
+
+
+def _choice(each: Mapping[str, Any]) -> list[str | float | None]:
+    if each["metric"] is None:
+        return ["abstains", None, None, None, None, each["why"]]
+    setting = each["setting"]
+    shown = (None, None) if setting is None else (setting["name"], setting["p50_ms"])
+    family = None if each["family"] is None else INDEX_FAMILIES[each["family"]]
+    return [each["metric"], family, spread(each["exact"]), *shown, each["why"]]
 
 
 def _left_out(results: Results) -> Part:

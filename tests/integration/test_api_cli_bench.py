@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,12 @@ from evaluation.report import page
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GRAPNEL_THREADS": "1"}
 
+BROWSER = Path(os.environ.get("GRAPNEL_PLAYWRIGHT", f"{sys.prefix}/browser"))
+"""Where playwright-core is installed, see `make browser`."""
+
 DOCUMENTS, QUERIES, TOPICS = 120, 24, 12
 FUNNELS = {f"funnel/{kind}/cosine" for kind in ("flat", "hnsw", "ivf-pq", "ivf-rabitq")}
-ALWAYS = {"vectors", "metrics", "ann", "features", "pipelines/default", "comparison"}
+ALWAYS = {"vectors", "metrics", "ann", "features", "recommendation", "pipelines/default", "comparison"}
 
 
 def grapnel(*arguments: str | Path, failpoint: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -120,6 +124,25 @@ def test_terms_add_up_and_sections_agree_with_each_other(made: tuple[Path, Path,
     assert [(each["pipeline"], each["mode"]) for each in compared] == [
         ("default", "dense"), ("default", "lexical"), ("rrf", "hybrid"), ("rrf", "dense"), ("rrf", "lexical")
     ]  # fmt: skip
+
+
+def test_the_page_reads_well_in_a_browser(made: tuple[Path, Path, Any]) -> None:
+    """No request but for itself, nothing that overlaps or runs out of a window, and Tab reaches all there is."""
+    chromium = shutil.which("chromium")
+    if chromium is None or shutil.which("node") is None or not (BROWSER / "node_modules" / "playwright-core").is_dir():
+        pytest.skip("no chromium, node or playwright-core: apt-get install chromium, make browser")
+    settings = {"modules": str(BROWSER), "chromium": chromium, "page": str(made[1] / "index.html")}
+    run = subprocess.run(
+        ["node", str(Path(__file__).with_name("report_check.mjs")), json.dumps(settings)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == {
+        f"{width} {scheme}": [] for width in ("wide", "narrow") for scheme in ("light", "dark")
+    }
 
 
 def test_another_input_is_measured_anew_beside_what_is_kept(made: tuple[Path, Path, Any]) -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,24 +96,44 @@ def test_vectors_are_encoded_once_and_kept(folder: Path, tmp_path: Path, caplog:
 
     first = vectors().of(HASHING)
     expected = open_encoder(HASHING)
+    assert len(first.train) == 5
     assert (first.documents == expected.encode_texts(first.texts()).vectors).all()
     assert (first.queries == expected.encode_queries(data.task.queries)).all()
     assert first.texts()[0] == "title 0 text of 0"
-    assert reported == [("encode documents", 40), ("encode queries", 12), ("encode train queries", 5)]
+    assert sorted(reported) == [("encode documents", 40), ("encode queries", 5), ("encode queries", 12)]
     second = vectors().of(HASHING)
     assert (second.documents == first.documents).all()
     assert reported == []
-    (path,) = kept.iterdir()
+    (path,) = kept.glob("*-documents-*")
     path.write_bytes(path.read_bytes()[:100])
     third = vectors().of(HASHING)
+    assert (third.documents == first.documents).all()
     assert (third.queries == first.queries).all()
-    assert len(reported) == 3
+    assert reported == [("encode documents", 40)]
     assert "is damaged" in caplog.text
     assert first.unit
     assert {"learned", "csls", "whitened"} <= first.spaces.keys()
     assert first.unfitted == {}
     both = vectors()
     assert both.of(HASHING) is both.of(HASHING)
+
+
+def test_other_queries_of_the_same_documents_encode_only_themselves(folder: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "vectors"
+    first = Embeddings(read_bench_task(folder, None, ALL, 0), kept, 0).of(HASHING)
+    assert (len(first.documents), len(first.train)) == (40, 5)
+    reported: list[str] = []
+    other = read_bench_task(folder, "train", ALL, 0)
+    second = Embeddings(other, kept, 0, lambda stage, *_: reported.append(stage)).of(HASHING)
+    assert (second.documents == first.documents).all()
+    assert (second.queries == first.train).all()
+    assert reported == []  # what trained is asked now
+    three = Embeddings(
+        read_bench_task(folder, None, replace(ALL, queries=3), 0), kept, 0, lambda *said: reported.append(said[0])
+    )
+    assert len(three.of(HASHING).documents) == 40
+    assert len(three.of(HASHING).queries) == 3
+    assert reported == ["encode queries"]
 
 
 def test_collections_get_the_vectors_that_are_there(folder: Path, tmp_path: Path) -> None:

@@ -98,6 +98,12 @@ def pipeline(**changes: Any) -> dict[str, Any]:
     }
 
 
+def choice(metric: str | None, family: str | None, why: str, **setting: Any) -> dict[str, Any]:
+    exact = None if metric is None else number(0.4321)
+    return {"metric": metric, "family": family, "why": why, "exact": exact, "setting": setting or None}
+
+
+KNEE = {"name": "hnsw ef=16", "difference": -0.0011, "low": -0.003, "margin": 0.005, "p50_ms": 0.5}
 MODES = {"hybrid": 0.4567, "dense": 0.4111}
 
 
@@ -128,7 +134,8 @@ def made(**changes: Any) -> dict[str, Any]:
             "timed": 100,
             "points": [point("flat", 0.4444, 1.0, 100), point("hnsw ef=16", 0.4433, 0.9555, 900)],
             "builds": {"hnsw": {"kind": "hnsw", "seconds": 1.5, "threads": 2, "size_bytes": 123_456, "build_bytes": 7}},
-            "knee": {"name": "hnsw ef=16", "difference": -0.0011, "low": -0.003, "margin": 0.005, "p50_ms": 0.5},
+            "knee": KNEE,
+            "knees": {"flat": None, "hnsw": KNEE},
         },
         "probes/hubness": {
             "unchanged": "cosine",
@@ -154,6 +161,15 @@ def made(**changes: Any) -> dict[str, Any]:
         "features": {
             "features": {"n": 100.0, "ra_mean_deg": 43.21},
             "iceberg": {"metric": "l2", "family": "graph", "methods": ["HNSW", "NSG"]},
+        },
+        "recommendation": {
+            "choices": {
+                "tree": choice(None, None, "abstained: d is 64"),
+                "iceberg": choice("l2", "lists", "its thresholds are hand-set"),
+                "measured": choice("cosine", "graph", "it finds the most", **KNEE),
+            },
+            "path": [],
+            "tree": "n <= 20,000\n  flat",
         },
         "pipelines/default": pipeline(),
         "comparison": [{"pipeline": "default", "mode": "dense", **number(-0.0456, -0.06, -0.03), "p": 0.0002}],
@@ -214,7 +230,7 @@ def headings(reader: Reader) -> list[str | None]:
     return [attributes["id"] for tag, attributes in reader.tags if tag == "section"]
 
 
-ALL = ["findings", "funnel", "pipelines", "metrics", "ann", "hubs", "probes", "features", "method"]
+ALL = ["findings", "funnel", "pipelines", "metrics", "ann", "hubs", "probes", "features", "recommendation", "method"]
 
 
 def test_the_page_is_html_that_needs_nothing_else() -> None:
@@ -281,7 +297,11 @@ def test_what_comes_from_outside_is_never_markup() -> None:
     sections["ann"]["result"]["points"][0] |= {"name": HOSTILE, "configuration": HOSTILE}
     sections["features"]["result"]["features"][HOSTILE] = 1.0
     sections["probes/filters"]["result"]["rows"][0]["setting"] = {HOSTILE: HOSTILE}
-    sections["recommendation"] = {"seconds": 1.0, "result": {"advice": [HOSTILE], "tree": HOSTILE}}
+    sections["recommendation"]["result"] = {
+        "choices": {name: choice(HOSTILE, "graph", HOSTILE) for name in ("tree", "iceberg", "measured")},
+        "path": [HOSTILE],
+        "tree": HOSTILE,
+    }
     text = page(results)
     reader = read(text)
     assert "<script" not in text
@@ -313,12 +333,23 @@ def test_a_part_without_results_is_left_out_and_the_reason_given(gone: tuple[str
     assert not {part, "left-out"} & set(headings(absent))
 
 
-def test_a_recommendation_is_shown_where_there_is_one() -> None:
-    advice = {"advice": ["Use a graph."], "tree": "n <= 20,000\n  flat"}
-    reader = read(page(made(recommendation=advice)))
-    assert "recommendation" in headings(reader)
-    assert {"Use a graph.", "n <= 20,000\n  flat"} <= set(reader.text)
-    assert "recommendation" not in headings(read(page(made())))
+def test_a_recommendation_stands_beside_what_was_measured() -> None:
+    results = made()
+    text = read(page(results)).text
+    assert {"abstains", "abstained: d is 64", "inverted lists", "hnsw ef=16", "n <= 20,000\n  flat"} <= set(text)
+    assert (
+        "Without judgements the tree abstains and Iceberg's rule chooses l2 and inverted lists; with them it is cosine "
+        "and a graph."
+    ) in findings(results)
+    found = results["sections"]["recommendation"]["result"]
+    found["choices"]["tree"] = choice("ip", "graph", "5 runs of digits")
+    found["choices"]["measured"] = choice("cosine", None, "nothing is shown to be good enough")
+    found |= {"path": ["d = 64 > 32"], "tree": None}
+    reader = read(page(results))
+    assert "the tree chooses ip and a graph and" in " ".join(reader.text)
+    assert "with them it is cosine and no index." in " ".join(reader.text)
+    assert "The tree's way to its leaf: d = 64 > 32." in reader.text
+    assert "pre" not in {tag for tag, _ in reader.tags}
 
 
 def test_a_pipeline_without_a_ledger_says_why() -> None:
