@@ -3,14 +3,16 @@
 >>> import mteb
 >>> from evaluation.mteb_models import PipelineSearch
 >>> from evaluation.mteb_tasks import as_mteb_task, redirected, task_from_mteb
->>> ours = read_task("cranfield")
+>>> from evaluation.task import read_task
+>>> from retrieval.collection_config import CollectionConfig
 >>> with PipelineSearch("hybrid", CollectionConfig()) as model:
-...     result = mteb.evaluate(model, as_mteb_task(ours), cache=None)
-...     other = mteb.evaluate(model, redirected(mteb.get_task("LIMITSmallRetrieval"), read_task("limit-small")))
->>> task_from_mteb(mteb.get_task("SciFact"))  # from the hub, or its cache: then as any other Task
+...     ours = mteb.evaluate(model, as_mteb_task(read_task("cranfield")))
+...     shipped = redirected(mteb.get_task("LIMITSmallRetrieval"), read_task("limit-small"))
+...     theirs = mteb.evaluate(model, shipped, cache=None)
+>>> task = task_from_mteb(mteb.get_task("SciFact"))  # loads as mteb does; then a Task like any other
 
-Both runners then agree to the 5 decimals that mteb rounds to: R@k = recall_at_k, nDCG@k = ndcg_at_k, AP@k = map_at_k,
-P@k = precision_at_k, RR@k = mrr_at_k, Success@k = hit_rate_at_k. Where they would not, the task is refused.
+Both runners agree to the 5 decimals that mteb rounds to: nDCG@k = ndcg_at_k, R@k = recall_at_k, P@k = precision_at_k,
+AP@k = map_at_k, RR@k = mrr_at_k, Success@k = hit_rate_at_k. What they would not agree on is refused.
 """
 
 import logging
@@ -114,8 +116,8 @@ def _split_data(task: Task) -> dict[str, Any]:
 def task_from_mteb(source: "AbsTask", *, subset: str | None = None, split: str | None = None) -> Task:
     """Return one subset and split of a retrieval task of mteb; loads its data unless that is there already.
 
-    subset, split: None where there is only one. Queries without a relevant document are left out with a warning:
-    mteb counts 0 for them. So are judgements of queries that are not asked, as mteb does.
+    subset, split: None where there is only one. Judged queries without a relevant document are left out with a
+    warning, for mteb counts 0 for them; queries never judged and judgements of queries never asked are, as by mteb.
     Raises RequestError where our runner would not measure what mteb's does: no retrieval task, candidates given
     beforehand, a first result or a query's own document that is to be skipped; CorpusError on data that is no text or
     not consistent, MissingDependencyError, and what mteb raises when it cannot load.
@@ -166,11 +168,10 @@ def queries_in(queries: "Dataset", name: str) -> list[Query]:
 
 
 def _check_texts(rows: "Dataset", name: str) -> None:
-    if "text" not in rows.column_names or getattr(rows.features["text"], "dtype", None) not in {
-        "string",
-        "large_string",
-    }:
-        raise CorpusError(f"task {name} has columns {rows.features}: expected a column 'text' of strings")
+    kind = rows.features["text"] if "text" in rows.column_names else None
+    if getattr(kind, "dtype", None) not in {"string", "large_string"}:
+        columns = ", ".join(rows.column_names)
+        raise CorpusError(f"task {name} has columns {columns}, text of type {kind}: expected a column text of strings")
 
 
 def _check_retrieval(source: "AbsTask") -> None:
@@ -181,10 +182,9 @@ def _check_retrieval(source: "AbsTask") -> None:
 def _check_rules(source: Any, data: Any, common_ids: set[str]) -> None:
     """Raise RequestError where mteb changes rankings before it measures them."""
     rules = {
-        "ranks candidates that it gives": bool(data["top_ranked"]),
+        "ranks candidates that it gives": data["top_ranked"],
         "skips the first result": source.skip_first_result,
-        f"skips the document that has a query's id ({len(common_ids):,} do)": source.ignore_identical_ids
-        and common_ids,
+        f"skips documents that have a query's id ({len(common_ids):,} do)": source.ignore_identical_ids and common_ids,
     }
     for rule, applies in rules.items():
         if applies:
@@ -192,8 +192,10 @@ def _check_rules(source: Any, data: Any, common_ids: set[str]) -> None:
 
 
 def _only(what: str, source: "AbsTask", there: Sequence[str], chosen: str | None) -> str:
+    """Return the chosen subset or split, or the only one. Raises RequestError."""
     if chosen is None and len(there) == 1:
         return there[0]
-    if chosen not in there:
-        raise RequestError(f"task {source.metadata.name} has the {what}s {', '.join(there)}: choose one, not {chosen}")
+    if chosen is None or chosen not in there:
+        known = ", ".join(there)
+        raise RequestError(f"task {source.metadata.name}: {what} is {chosen!r}, expected one of {known}")
     return chosen

@@ -26,8 +26,9 @@ from evaluation.mteb_tasks import as_mteb_task, mteb_library, redirected, task_f
 from evaluation.task import Task, read_task
 from index.errors import CorpusError, MissingDependencyError, RequestError
 from index.metric import Metric
+from index.types import Vectors
 from retrieval.collection import Collection, build
-from retrieval.encoders import EncoderConfig, open_encoder
+from retrieval.encoders import EncodedBatch, EncoderConfig, open_encoder
 from retrieval.sources import open_source
 from retrieval.types import Document, Passage, Query, SearchRequest
 
@@ -261,6 +262,37 @@ def test_an_encoder_has_one_precision() -> None:
     assert model.encode([{"text": ["a", "b"]}, {"text": ["a"]}]).shape == (3, 8)
 
 
+class Recorder:
+    """An encoder that keeps what it was given."""
+
+    dim = 1
+    fingerprint = "none"
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def encode_queries(self, queries: Sequence[Query]) -> Vectors:
+        self.seen += [("query", query.text) for query in queries]
+        return np.zeros((len(queries), 1), dtype=np.float32)
+
+    def encode_passages(self, passages: Sequence[Passage]) -> Vectors:
+        self.seen += [(passage.title, passage.text) for passage in passages]
+        return np.zeros((len(passages), 1), dtype=np.float32)
+
+    def encode_texts(self, texts: Sequence[str]) -> EncodedBatch:
+        raise NotImplementedError
+
+
+def test_an_encoder_gets_titles_apart_and_queries_as_queries() -> None:
+    recorder = Recorder()
+    model = EncoderModel("recorder", recorder)
+    model.encode([{"text": ["a title a text"], "body": ["a text"], "title": ["a title"]}], prompt_type="document")
+    model.encode([{"text": ["untitled"], "body": ["untitled"]}], prompt_type="document")
+    model.encode([{"text": ["asked, shortly"], "query": ["asked"]}], prompt_type="query")
+    model.encode([{"text": ["neither"]}])
+    assert recorder.seen == [("a title", "a text"), ("", "untitled"), ("query", "asked, shortly"), ("", "neither")]
+
+
 @pytest.mark.usefixtures("mteb")
 def test_a_task_comes_back_from_mteb_as_it_went() -> None:
     task = made()
@@ -378,9 +410,9 @@ def test_what_our_runner_would_measure_otherwise_is_refused(mteb: Any) -> None:
     data["corpus"] = data["corpus"].remove_columns("text")
     with pytest.raises(CorpusError, match="text"):
         task_from_mteb(source)
-    with pytest.raises(RequestError, match="type STS"):
+    with pytest.raises(RequestError, match="is of type STS: expected a retrieval task"):
         task_from_mteb(mteb.get_task("STS12"))
-    with pytest.raises(RequestError, match="splits"):
+    with pytest.raises(RequestError, match="split is 'train', expected one of test"):
         task_from_mteb(as_mteb_task(made()), split="train")
 
 
@@ -388,7 +420,7 @@ def test_only_tasks_of_one_subset_and_split_are_redirected(mteb: Any) -> None:
     with pytest.raises(RequestError, match="subset"):
         redirected(mteb.get_task("BelebeleRetrieval"), made())
     several = mteb.get_task("LIMITSmallRetrieval").filter_eval_splits(["dev", "test"])
-    with pytest.raises(RequestError, match="splits dev, test"):
+    with pytest.raises(RequestError, match="split is None, expected one of dev, test"):
         redirected(several, made())
     source = redirected(mteb.get_task("LIMITSmallRetrieval"), made())
     source.load_data()
