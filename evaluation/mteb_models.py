@@ -1,9 +1,15 @@
 """What mteb evaluates: a whole pipeline as its SearchProtocol, an encoder as its EncoderProtocol.
 
 >>> import mteb
->>> with PipelineSearch("hybrid", read_collection_config(Path("collection.toml"))) as model:
-...     print(mteb.evaluate(model, task, cache=None).task_results[0].main_score)
->>> print(mteb.evaluate(EncoderModel("minilm", open_encoder(EncoderConfig())), task, cache=None))
+>>> from evaluation.mteb_models import EncoderModel, PipelineSearch
+>>> from evaluation.mteb_tasks import as_mteb_task
+>>> from evaluation.task import read_task
+>>> from retrieval.collection_config import CollectionConfig
+>>> from retrieval.encoders import EncoderConfig, open_encoder
+>>> task = as_mteb_task(read_task("cranfield"))
+>>> with PipelineSearch("hybrid", CollectionConfig()) as model:
+...     print(mteb.evaluate(model, task).task_results[0].main_score)
+>>> print(mteb.evaluate(EncoderModel("minilm", open_encoder(EncoderConfig())), task).task_results[0].main_score)
 """
 
 from collections.abc import Iterable, Mapping
