@@ -15,7 +15,7 @@ from retrieval.collection_config import FILE
 
 def recommend(args: Namespace, output: Output) -> int:
     """Measure every dense field that is asked about, and say what to put into collection.toml."""
-    from evaluation.recommend import Wishes  # noqa: PLC0415  evaluation is reached lazily
+    from evaluation.advice import Wishes  # noqa: PLC0415  evaluation is reached lazily
     from evaluation.recommend import recommend as advise  # noqa: PLC0415  as above
     from evaluation.trec import read_qrels, read_queries  # noqa: PLC0415  as above
 
@@ -43,7 +43,7 @@ def recommend(args: Namespace, output: Output) -> int:
 def _value(advice: Any) -> dict[str, Any]:
     """Return the JSON value of an evaluation.recommend.Advice."""
     metric = advice.metric
-    names = ("field", "kind", "measured", "worth", "exact", "met", "size_bytes", "memory_bytes", "p50_ms", "passages")
+    names = ("field", "kind", "measured", "worth", "exact", "met", "memory_bytes", "p50_ms", "passages")
     return {
         **{name: getattr(advice, name) for name in (*names, "sample", "queries", "tried", "toml")},
         "metric": metric.metric,
@@ -81,6 +81,6 @@ def _rows(value: Mapping[str, Any]) -> dict[str, str]:
         f"choose; exact search {value['exact']:.4f}",
         "target": "met" if value["met"] else "NOT met",
         "latency": f"{value['p50_ms']:.3g} ms, median of single searches by one thread",
-        "size": f"{size(value['size_bytes'])} on disk, {size(value['memory_bytes'])} opened with its vectors",
+        "memory": f"{size(value['memory_bytes'])}, the vectors among it",
         "tried": f"{value['tried']} settings",
     }

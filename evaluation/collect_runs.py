@@ -32,8 +32,8 @@ from index.metric import METRICS, Metric, check_vectors, prepare
 from index.spec import IndexSpec, Kind
 from index.types import Rows, Vectors
 
-KINDS: Final[tuple[Kind, ...]] = ("flat", "hnsw", "ivf-rabitq", "ivf-pq")
-"""What is tried: exact search, a graph, and inverted lists with long and with short codes."""
+KINDS: Final[tuple[Kind, ...]] = ("flat", "hnsw", "ivf-rabitq")
+"""What is tried: exact search, a graph, inverted lists; the kinds that "auto" chooses among (index.choose)."""
 
 ONE_LENGTH: Final = 1e-3
 """Lengths whose spread is at most this share of their mean are one length."""

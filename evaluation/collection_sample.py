@@ -13,6 +13,7 @@ from retrieval.collection import Collection
 from retrieval.types import Query
 
 _BLOCK = 1_024
+_DEEPER = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,10 +29,13 @@ class FieldSample:
     doc_ids: tuple[str, ...] = field(repr=False)
     total: int
 
-    @property
-    def passages_each(self) -> int:
-        """The most passages that a document has here."""
-        return int(np.bincount(self.document_of).max(initial=1))
+    def depth(self, k: int) -> int:
+        """Return how many passages to look at for k documents: k times the most that a document has, at most 10 k."""
+        return k * min(_DEEPER, int(np.bincount(self.document_of).max(initial=1)))
+
+    def documents(self, rows: Rows) -> Rows:
+        """Return the documents of passages, positions in doc_ids; -1 stays."""
+        return np.where(rows >= 0, self.document_of[rows], -1)
 
 
 def sample_field(collection: Collection, name: str, *, most: int, keep: Names[str] = (), seed: int = 0) -> FieldSample:

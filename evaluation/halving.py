@@ -103,7 +103,7 @@ def _halved(worth: Worth, exact: Values, costs: Values, target: float, choosing:
 
 def lower_bound(values: Values, alpha: float) -> float:
     """Return the one-sided lower confidence bound of the mean by Student's t. values: float64 (q,), q at least 2."""
-    from scipy import special  # type: ignore[import-untyped]  # noqa: PLC0415  heavy
+    from scipy import special  # noqa: PLC0415  heavy
 
     reach = float(special.stdtrit(len(values) - 1, 1 - alpha)) / np.sqrt(len(values))
     return float(values.mean() - reach * values.std(ddof=1))

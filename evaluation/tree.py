@@ -230,7 +230,7 @@ def fit_tree(records: Sequence[Record], *, depth: int = MAX_DEPTH, least: int = 
             return Split(FEATURES[raw.feature[number]], float(raw.threshold[number]), below, above)
         inside = np.flatnonzero(leaves == number)
         arm = int(raw.value[number][0].argmax())
-        found = tuple(dict.fromkeys(records[place].dataset for place in inside))
+        found = tuple(dict.fromkeys(records[place].dataset for place in inside.tolist()))
         return Leaf(ARMS[arm], len(inside), float(costs[inside, arm].mean()), found)
 
     return Tree(node(0), _support(records, values), datasets(records), len(records))

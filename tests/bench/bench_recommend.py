@@ -1,18 +1,21 @@
 """The recommender: collect the run database, fit the tree that ships, score it on families it did not see.
 
-    python tests/bench/bench_recommend.py collect [dataset ...]   digits, cones and the text datasets (default: all)
-    python tests/bench/bench_recommend.py fit                     runs.jsonl -> tree.json
-    python tests/bench/bench_recommend.py score                   -> docs/results/recommend.json
+    python tests/bench/bench_recommend.py collect [name ...]   digits, cones, wikispeedia, text datasets (default: all)
+    python tests/bench/bench_recommend.py fit                  runs.jsonl -> tree.json
+    python tests/bench/bench_recommend.py score                -> docs/results/recommend.json
 
-Options of `collect`: --hashing (no model), --sizes 2000,20000, --runs FILE (default: the database that ships).
+Options of `collect`: --hashing (no model), --sizes 2000,8000, --runs FILE (default: the database that ships).
 Set OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 GRAPNEL_THREADS=1: times are of one thread. Collecting goes on where it
-was stopped. Vectors are kept under .bench/recommend.
+was stopped. Vectors are kept under .bench/recommend. What ships was collected by
+
+    collect && collect --hashing --sizes 20000 medquad esco-skill && collect --sizes 30000 wikispeedia
 """
 
 import argparse
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,14 +25,13 @@ from report import DATA, WORK, save
 
 from evaluation.collect_runs import Given, measure
 from evaluation.regret import leave_family_out
-from evaluation.run_sources import HASHING, TextSource, TextSpace, cones, digits
+from evaluation.run_sources import HASHING, TextSpace, cones, digits, passages, texts
 from evaluation.runs import Key, append_run, read_runs
 from evaluation.task import FAMILIES
 from evaluation.tree import RUNS, SHIPPED, fit_tree, tree_policy, write_tree
 from retrieval.encoders import EncoderConfig
 
 HOME = WORK / "recommend"
-
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GRAPNEL_THREADS")
 
@@ -50,8 +52,8 @@ def unnormalised() -> Path:
 def spaces(*, hashing_only: bool) -> Mapping[str, TextSpace]:
     if hashing_only:
         return HASHING
-    models = {"minilm": EncoderConfig(), "minilm-raw": EncoderConfig(path=str(unnormalised()))}
-    return {**{name: TextSpace(config) for name, config in models.items()}, **HASHING}
+    raw = EncoderConfig(path=str(unnormalised()))
+    return {"minilm": TextSpace(raw, lengths="unit"), "minilm-raw": TextSpace(raw), **HASHING}
 
 
 def givens(names: list[str], sizes: list[int], known: set[Key], *, hashing_only: bool) -> Iterator[Given]:
@@ -60,24 +62,27 @@ def givens(names: list[str], sizes: list[int], known: set[Key], *, hashing_only:
             yield from digits(known)
         elif name == "cones":
             yield from cones(known)
-        elif (DATA / name).is_dir():
-            source = TextSource(DATA / name, HOME / "vectors", spaces(hashing_only=hashing_only))
-            yield from source.givens(sizes, known)
-        else:
+        elif not (DATA / name).is_dir():
             print(f"{name}: not in {DATA}, left out", flush=True)
+        elif name == "wikispeedia":
+            yield from passages(DATA / name / "passages.jsonl.gz", sizes, known)
+        else:
+            yield from texts(DATA / name, HOME / "vectors", spaces(hashing_only=hashing_only), sizes, known)
 
 
 def collect(args: argparse.Namespace) -> None:
     if any(os.environ.get(name) != "1" for name in _THREADS):
         raise SystemExit(f"set {'=1 '.join(_THREADS)}=1: times are of one thread")
-    names = args.names or ["digits", "cones", *FAMILIES]
+    names = args.names or ["digits", "cones", "wikispeedia", *FAMILIES]
     known = {record.key for record in read_runs(args.runs)} if args.runs.exists() else set()
     sizes = [int(size) for size in args.sizes.split(",")]
     for given in givens(names, sizes, known, hashing_only=args.hashing):
+        start = time.perf_counter()
         record = measure(given)
         append_run(args.runs, record)
+        spent = time.perf_counter() - start
         best = max(record.settings, key=lambda setting: setting.utility)
-        print(f"{record.name}: {len(record.settings)} settings, best {best.name} {best.utility:.3f}", flush=True)
+        print(f"{record.name}: {len(record.settings)} settings in {spent:.0f} s, best {best.name} {best.utility:.3f}")
 
 
 def fit(args: argparse.Namespace) -> None:
@@ -97,10 +102,10 @@ def main() -> None:
     parser.add_argument("action", choices=["collect", "fit", "score"])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--hashing", action="store_true")
-    parser.add_argument("--sizes", default="2000,20000")
+    parser.add_argument("--sizes", default="2000,8000")
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--tree", type=Path, default=SHIPPED)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     {"collect": collect, "fit": fit, "score": score}[args.action](args)
 
 

@@ -168,20 +168,25 @@ def test_a_tree_of_unknown_arms_or_features_is_refused() -> None:
         from_json({**value, "tree": {"feature": "colour", "threshold": 1, "below": {}, "above": {}}})
 
 
-def test_the_value_of_an_arm_is_that_of_its_best_setting_less_the_price_of_time() -> None:
+def test_the_value_of_an_arm_is_that_of_its_fastest_effort_that_finds_enough_less_the_price_of_time() -> None:
     base = random_records(1)[0]
     settings_ = (
-        Setting("cosine", "flat", {}, 0.50, 0, 1, 1.0, None, 1, 4.0),  # .50 - .005 * 2
-        Setting("cosine", "hnsw", {"ef": 16}, 0.60, 0, 1, 0.8, None, 1, 0.25),  # misses too much to count
-        Setting("cosine", "hnsw", {"ef": 64}, 0.495, 0, 1, 0.9, None, 1, 0.5),  # .495 + .005
-        Setting("cosine", "sq8", {}, 0.496, 0, 1, 0.9, None, 1, 2.0),  # .496 - .005: codes, all looked at
+        Setting("cosine", "flat", {}, 0.50, 0, 1, 1.0, None, 1, 4.0),
+        Setting("cosine", "sq8", {}, 0.496, 0, 1, 0.95, None, 1, 2.0),  # codes, all looked at: .496 - .005 * log2(2)
+        Setting("cosine", "hnsw", {"ef": 16}, 0.60, 0, 1, 0.949, None, 1, 0.25),  # misses too much to count
+        Setting("cosine", "hnsw", {"ef": 64}, 0.495, 0, 1, 0.95, None, 1, 0.5),  # .495 + .005
+        Setting("cosine", "hnsw", {"ef": 128}, 0.60, 0, 1, 0.99, None, 1, 0.6),  # worth more by luck: not asked for
+        Setting("cosine", "ivf-pq", {"nprobe": 1}, 0.45, 0, 1, 0.5, None, 1, 0.1),
+        Setting("cosine", "ivf-pq", {"nprobe": 8}, 0.48, 0, 1, 0.8, None, 1, 1.0),  # the deepest lists there are
     )
     record = Record(**{**fields(base), "one_length": True, "settings": settings_})  # type: ignore[arg-type]
     values = dict(zip(ARMS, arm_values(record).tolist(), strict=True))
-    for metric in ("cosine", "l2", "ip"):  # all alike, and lists are searched exactly
-        assert values[Arm(metric, "graph")] == pytest.approx(0.5)
+    for metric in ("cosine", "l2", "ip"):  # all alike where vectors have one length
         assert values[Arm(metric, "exact")] == pytest.approx(0.491)
-        assert values[Arm(metric, "lists")] == pytest.approx(0.491)
+        assert values[Arm(metric, "graph")] == pytest.approx(0.5)
+        assert values[Arm(metric, "lists")] == pytest.approx(0.48)
+    few = Record(**{**fields(base), "one_length": True, "settings": settings_[:1]})  # type: ignore[arg-type]
+    assert (arm_values(few) == 0.49).all()  # few vectors are searched exactly, whatever is asked for
     with pytest.raises(RequestError, match="exact search is not measured under l2, ip"):
         arm_values(Record(**{**fields(record), "one_length": False}))  # type: ignore[arg-type]
     assert family_of("ivf-pq") == "lists"

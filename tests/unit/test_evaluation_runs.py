@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,17 @@ import pytest
 
 from evaluation.collect_runs import Given, measure, one_length
 from evaluation.cone import labelled
-from evaluation.run_sources import byte_histograms, cones, digits, quadrant_histograms, varied
+from evaluation.run_sources import (
+    GRID,
+    HASHING,
+    byte_histograms,
+    cones,
+    digits,
+    passages,
+    quadrant_histograms,
+    texts,
+    varied,
+)
 from evaluation.runs import FAMILIES, Key, Record, Setting, append_run, read_runs
 from evaluation.task import FAMILIES as TASK_FAMILIES
 from evaluation.utility import from_labels
@@ -193,6 +204,40 @@ def test_sources_leave_out_what_is_known() -> None:
     assert [given.key for given in digits(set(every[:2]))] == every[2:]
     first = next(cones(set()))
     assert next(cones({first.key})).key != first.key
+    assert len({(*cone[:2], cone[2]) for cone in GRID}) == len(GRID) == 33
+
+
+def test_passages_are_found_by_their_article(tmp_path: Path) -> None:
+    words = np.random.default_rng(0).integers(97, 123, size=(40, 2))  # each article is written in two letters
+    lines = [
+        {"_id": f"a{article}#{number}", "title": "", "text": " ".join(map(chr, words[article])) * (number + 3)}
+        for article in range(40)
+        for number in range(20)
+    ]
+    (tmp_path / "passages.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    [found] = passages(tmp_path / "passages.jsonl", [400], set())
+    assert found.key == Key(tmp_path.name, "bytes", 400, 0)
+    assert found.documents.shape == (400, 256)
+    assert found.queries.shape == (300, 256)
+    exact = {each.metric: each.utility for each in measure(found, kinds=("flat",)).settings}
+    assert exact["cosine"] > 0.8  # some articles share their letters
+    assert exact["cosine"] > exact["l2"]  # lengths of texts differ
+    assert list(passages(tmp_path / "passages.jsonl", [400], {found.key})) == []
+
+
+def test_texts_come_in_every_space_and_size(tmp_path: Path, dataset: Callable[[str], Path]) -> None:
+    folder = dataset("cranfield")
+    found = list(texts(folder, tmp_path, HASHING, [300, 5_000], set()))
+    sizes = sorted({given.key.n for given in found})
+    assert [given.key.space for given in found] == ["hashing-256"] * len(sizes) + ["hashing-256-words"] * len(sizes)
+    assert sizes[-1] == 1_400
+    own, words = (given.documents for given in found if given.key.n == 1_400)
+    lengths = np.linalg.norm(words, axis=1)
+    kept = lengths > 0
+    directions = words[kept] / lengths[kept, None]
+    assert directions == pytest.approx(own[kept] / np.linalg.norm(own[kept], axis=1, keepdims=True), abs=1e-5)
+    assert lengths.std() > 1
+    assert not list(texts(folder, tmp_path, HASHING, [300, 5_000], {given.key for given in found}))
 
 
 def test_synthetic_sets_have_the_angle_and_jitter_asked_for() -> None:
