@@ -7,31 +7,11 @@ that nothing was shown.
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from evaluation.report_words import CHOOSERS, INDEX_FAMILIES
 from evaluation.statistics import MARGIN
 from index.errors import CorpusError
 
 ALPHA: Final = 0.05
-
-STAGES: Final[Mapping[str, str]] = {
-    "ceiling": "perfect ranking",
-    "embedding": "embedding loss",
-    "metric": "metric loss",
-    "ann": "ANN loss",
-    "quantisation": "quantisation loss",
-    "rerank": "fusion, rerank gain",
-    "final": "what is found",
-}
-"""Names of a ledger's terms, for people."""
-
-CHOOSERS: Final[Mapping[str, str]] = {
-    "tree": "the tree",
-    "iceberg": "Iceberg's rule",
-    "measured": "measured here",
-}
-"""Who recommends, for people."""
-
-INDEX_FAMILIES: Final[Mapping[str, str]] = {"graph": "a graph", "lists": "inverted lists", "exact": "exact search"}
-"""Names of families of indexes, for people."""
 
 _HUBBY: Final = 5.0
 """Skewness of 10-occurrences from which on hubs are worth a sentence; 0 to 2 is usual."""
@@ -77,9 +57,9 @@ def _funnel(results: Mapping[str, Any]) -> Iterator[str]:
     terms = {each["name"]: each for each in exact["terms"]}
     measure = exact["measure"]
     yield (
-        f"A perfect ranking would be worth {measure} {terms['ceiling']['mean']:.3f}; exact search under "
-        f"{exact['deployed']} reaches {with_interval(terms['final'])}. The embedding alone costs "
-        f"{with_interval(terms['embedding'])}."
+        f"Of the {exact['queries']:,} queries that losses are counted on, a perfect ranking would be worth {measure} "
+        f"{terms['ceiling']['mean']:.3f}; exact search under {exact['deployed']} reaches "
+        f"{with_interval(terms['final'])}. The embedding alone costs {with_interval(terms['embedding'])}."
     )
     exactly = [name for name, result in found.items() if result["notes"] and result["kind"] != "flat"]
     if exactly:
@@ -117,12 +97,13 @@ def _pipelines(results: Mapping[str, Any]) -> Iterator[str]:
     measure = first["measure"]
     best = first["modes"][first["default"]][measure]
     interval = f" [{best['low']:.3f}, {best['high']:.3f}]" if best["low"] is not None else ""
-    yield f"The pipeline {first_name} ({first['default']}) is worth {measure} {best['mean']:.3f}{interval}."
+    name = f"{first_name} ({first['default']})"
+    yield f"Of all queries, the pipeline {name} is worth {measure} {best['mean']:.3f}{interval}."
     for each in compared:
         if each["p"] < ALPHA:
             worse = "less" if each["mean"] < 0 else "more"
             yield (
-                f"{each['pipeline']} ({each['mode']}) is worth {abs(each['mean']):.3f} {worse} than that "
+                f"The pipeline {each['pipeline']} ({each['mode']}) is worth {abs(each['mean']):.3f} {worse} than that "
                 f"[{each['low']:+.3f}, {each['high']:+.3f}], p = {each['p']:.4f} (Holm)."
             )
     same = [f"{each['pipeline']} ({each['mode']})" for each in compared if each["p"] >= ALPHA]

@@ -10,6 +10,7 @@ from html import escape
 from typing import Literal, NamedTuple
 
 from evaluation.plots_svg import (
+    BROAD,
     SERIES,
     WIDTH,
     Scale,
@@ -18,6 +19,7 @@ from evaluation.plots_svg import (
     grid_y,
     label_width,
     legend,
+    level_legend,
     level_x,
     padded,
     svg,
@@ -174,7 +176,7 @@ def scatter(title: str, marks: Sequence[Mark], x: Axis, y: Axis) -> str:
     if y.level is not None:
         at = place_y(y.level[0])
         parts.append(f'<path class="level" d="M{left} {at:.1f}H{WIDTH - right}"/>')
-        parts.append(text(left + 4, at - 5, y.level[1], css="soft"))
+        parts.append(level_legend(y.level[1], WIDTH - right))
     line = sorted(((mark.x, mark.y) for mark in marks if mark.joined), key=lambda point: point[0])
     if len(line) > 1:
         path = "L".join(f"{place_x(at):.1f} {place_y(value):.1f}" for at, value in line)
@@ -218,7 +220,7 @@ def heat_map(title: str, rows: Mapping[str, Sequence[Cell]]) -> str:
     if not rows or not all(rows.values()):
         raise RequestError("a heat map needs rows, and cells in each")
     left, step, top = label_width(list(rows)), 42, 4
-    width = (WIDTH + 200 - left) / max(len(cells) for cells in rows.values())
+    width = (BROAD - left) / max(len(cells) for cells in rows.values())
     parts = []
     for place, (name, cells) in enumerate(rows.items()):
         y = top + place * step
@@ -235,4 +237,4 @@ def heat_map(title: str, rows: Mapping[str, Sequence[Cell]]) -> str:
             parts.append(text(x + (width - 3) / 2, y + 14, cut(cell.label, width), "middle", css="small"))
             parts.append(text(x + (width - 3) / 2, y + 31, cell.text, "middle", css="value" if cell.sure else ""))
     said = f"{len(rows)} rows, each cell a setting and what it changes"
-    return svg(title, said, top + step * len(rows), parts, width=WIDTH + 200)
+    return svg(title, said, top + step * len(rows), parts, broad=True)

@@ -8,8 +8,11 @@ from typing import Final
 SERIES: Final = 6
 """Series that can be told apart."""
 
-WIDTH: Final = 640
+WIDTH: Final = 560
 """Of a plot, in pixels of its own; it is shown as wide as there is room."""
+
+BROAD: Final = 900
+"""Of a plot that needs all the page."""
 
 _SYMBOLS: Final = ("circle", "square", "diamond", "triangle", "cross", "ring")
 _LETTER: Final = 6.6
@@ -60,9 +63,9 @@ def padded(low: float, high: float, *, log: bool = False) -> tuple[float, float]
 
 
 def cut(text: str, width: float) -> str:
-    """Return a small label without the last words that do not fit; the cell's title has all of it."""
+    """Return a small label without its last words, or letters, that do not fit; the cell's title has all of it."""
     fits = int(width / 6)
-    while len(text) > fits and " " in text:
+    while len(text) > fits and text.count(" ") > 1:
         text = text.rpartition(" ")[0]
     return text if len(text) <= fits else f"{text[: fits - 1]}\u2026"
 
@@ -110,6 +113,12 @@ def legend(names: Sequence[str], left: float) -> str:
     return "".join(parts)
 
 
+def level_legend(name: str, right: float) -> str:
+    """Return a dashed line and what it is, at the right end of the line at the top."""
+    dash = right - 12 - _LETTER * len(name)
+    return f'<path class="level" d="M{dash - 22:.1f} 15h22"/>' + text(right, 19, name, "end", css="soft")
+
+
 def whisker(scale: Scale, low: float, high: float, y: float) -> str:
     """Return a horizontal interval."""
     start, stop = scale(low), scale(high)
@@ -136,9 +145,10 @@ def text(x: float, y: float, said: str, anchor: str = "start", *, css: str = "")
     return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(said)}</text>'
 
 
-def svg(title: str, description: str, height: float, parts: Sequence[str], *, width: float = WIDTH) -> str:
-    """Return a whole plot. parts: SVG."""
+def svg(title: str, description: str, height: float, parts: Sequence[str], *, broad: bool = False) -> str:
+    """Return a whole plot. parts: SVG. broad: BROAD wide, as wide as the page."""
+    kind, width = (' class="broad"', BROAD) if broad else ("", WIDTH)
     return (
-        f'<svg role="img" viewBox="0 0 {width:g} {height:g}" aria-label="{escape(f"{title}: {description}")}">'
+        f'<svg role="img"{kind} viewBox="0 0 {width:g} {height:g}" aria-label="{escape(f"{title}: {description}")}">'
         f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{''.join(parts)}</svg>"
     )

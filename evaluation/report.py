@@ -12,6 +12,11 @@ from evaluation.report_parts import PARTS, Results
 from evaluation.report_style import STYLE
 from index.durable import write_atomic
 
+_LEAD = (
+    "What searching these documents is worth, where quality is lost between a perfect ranking and what is found, and "
+    "which index is good enough. Measures go from 0, nothing relevant found, to 1."
+)
+
 
 def write_page(path: Path, results: Results) -> None:
     """Write the page of some results, whole or not at all. Raises CorpusError on another format, StorageError."""
@@ -39,7 +44,8 @@ def page(results: Results) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{name}: what is lost where</title><style>{STYLE}</style></head><body><header>"
-        f'<h1>{name}: what is lost where</h1><p>{escape(what)}</p><p class="fine">{escape(_encoder(results))}</p>'
+        f"<h1>{name}: what is lost where</h1><p>{_LEAD}</p><p>{escape(what)}</p>"
+        f'<p class="fine">{escape(_encoder(results))}</p>'
         f'<nav aria-label="Parts"><ul>{links}</ul></nav></header><main>'
         f'<section id="findings" aria-labelledby="findings-title"><h2 id="findings-title">In short</h2>'
         f'<ul class="findings">{found}</ul><p class="fine">Numbers in brackets are 95 % bootstrap intervals over '

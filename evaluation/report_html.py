@@ -7,8 +7,12 @@ from typing import Final, NamedTuple, TypeAlias
 
 Row: TypeAlias = Sequence[str | float | int | None]
 
-_NUMERIC: Final = re.compile("[-+\u2212\u2013\\d.,\\[\\]\\s]*")
+_NUMERIC: Final = re.compile("[-+\u2212\u2013\\de.,\\[\\]\\s]*")
 """What a column of numbers holds."""
+
+
+_WORDS: Final = 30
+"""Letters of what need not break."""
 
 
 class Part(NamedTuple):
@@ -21,25 +25,32 @@ class Part(NamedTuple):
 
 def figure(caption: str, svg: str) -> str:
     """Return a plot with its caption. svg: as evaluation.plots makes it."""
-    return f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{_scrolled(caption, svg)}</figure>"
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Row]) -> str:
     """Return a table whose first column names its rows; columns that hold numbers are aligned at their ends."""
     made = [list(row) for row in rows]
-    numeric = [all(_NUMERIC.fullmatch(_cell(row[place])) for row in made) for place in range(len(heads))]
-    css = [' class="number"' if place and found else "" for place, found in enumerate(numeric)]
+    css = ["", *(f' class="{_kind([_cell(row[place]) for row in made])}"' for place in range(1, len(heads)))]
     head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(heads, css, strict=True))
     body = ""
     for first, *others in made:
         cells = "".join(f"<td{kind}>{_cell(value)}</td>" for value, kind in zip(others, css[1:], strict=True))
         body += f'<tr><th scope="row">{_cell(first)}</th>{cells}</tr>'
-    said = escape(caption)
-    return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{said}">'  # so that keys can scroll it
-        f"<table><caption>{said}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    content = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return _scrolled(caption, f"<table><caption>{escape(caption)}</caption>{content}</table>")
+
+
+def _scrolled(name: str, body: str) -> str:
+    """Return HTML that keys can scroll where it is wider than the window."""
+    return f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(name)}">{body}</div>'
+
+
+def _kind(cells: Sequence[str]) -> str:
+    """Return the class of a column: numbers, words that stay on a line, or text that may break."""
+    if all(map(_NUMERIC.fullmatch, cells)):
+        return "number"
+    return "words" if all(len(cell) <= _WORDS for cell in cells) else "text"
 
 
 def _cell(value: str | float | None) -> str:
@@ -51,8 +62,8 @@ def _cell(value: str | float | None) -> str:
 
 
 def foldable(summary: str, body: str) -> str:
-    """Return HTML that a reader may fold away. body: HTML."""
-    return f"<details open><summary>{escape(summary)}</summary>{body}</details>"
+    """Return HTML that is folded away until a reader opens it; on paper it is open. body: HTML."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
 def paragraph(text: str, css: str = "") -> str:

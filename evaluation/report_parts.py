@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any, Final, TypeAlias
 
-from evaluation.findings import ALPHA, CHOOSERS, INDEX_FAMILIES, STAGES, below, result_of, setting_text
+from evaluation.findings import ALPHA, below, result_of, setting_text
 from evaluation.plots import Axis, Bar, Cell, Mark, Span, heat_map, histogram, scatter, spans, waterfall
 from evaluation.plots_svg import SERIES
 from evaluation.report_html import Part, Row, figure, foldable, paragraph, spread, table
+from evaluation.report_words import CHOOSERS, INDEX_FAMILIES, METRICS, PROBES, STAGES, feature_meaning
 
 Results: TypeAlias = Mapping[str, Any]
 
@@ -73,6 +74,12 @@ def _funnel(results: Results) -> Part:
         f"best metric is chosen on other queries than the {first['queries']:,} that are counted; what the deployed "
         "one finds less than that is the metric's loss, which may be negative."
     )
+    body += paragraph(
+        "Embedding loss: what exact search under the best metric misses of a perfect ranking. Metric loss: what the "
+        "deployed metric misses of that. ANN loss: what is missed because not every vector is looked at. Quantisation "
+        "loss: because codes are compared instead of vectors. Gain: by fusion with other fields, and reranking.",
+        "fine",
+    )
     heads = ("pipeline", *STAGES.values(), "best metric")
     body += f'<div class="plots">{plots}</div>' + table("Terms of the funnel", heads, terms)
     heads = ("pipeline", *(f"{STAGES[each['name']]}, all orders" for each in first["shapley"]))
@@ -105,8 +112,9 @@ def _metrics(results: Results) -> Part:
     rows: list[Row] = []
     for arm, each in found["arms"].items():
         other = found["against"].get(arm)
-        rows.append([arm, spread(each), *((None, None) if other is None else (spread(other), other["p"]))])
-    heads = ("metric", measure, f"less {found['deployed']}", "p")
+        compared = (None, None) if other is None else (spread(other), other["p"])
+        rows.append([arm, spread(each), *compared, METRICS.get(arm, "")])
+    heads = ("metric", measure, f"less {found['deployed']}", "p", "what it is")
     body += table(f"{measure} of exact search; p adjusted by Benjamini-Hochberg", heads, rows)
     body += "".join(paragraph(f"{arm}: {why}", "fine") for arm, why in found["left_out"].items())
     return Part("metrics", "Metrics", body)
@@ -122,8 +130,10 @@ def _ann(results: Results) -> Part:
     exact = Axis(measure, level=(found["exact"]["mean"], "exact search"))
     one = f"queries per second, one thread ({found['timed']} queries, median of {found['repeats']} rounds)"
     body = paragraph(
-        f"Utility and speed of each index and effort under {found['metric']}. The line joins the settings that none "
-        "beats in both. Where utility stays level while recall falls, recall asks for more than the task needs."
+        f"Utility ({measure}) and speed of each index and effort under {found['metric']}. The line joins the settings "
+        "that none beats in both. Where utility stays level while recall falls, recall asks for more than the task "
+        "needs. Vertical bars are 95 % intervals over queries; as all settings answer the same queries, differences "
+        "are surer than these look."
     )
     knee = found["knee"]
     if knee is not None:
@@ -131,13 +141,20 @@ def _ann(results: Results) -> Part:
             f"The cheapest setting not worse than exact search by {knee['margin']}: {knee['name']} (difference "
             f"{knee['difference']:+.4f}, at least {knee['low']:+.4f})."
         )
+    body += paragraph(
+        "Recall is the share of what exact search finds; tied recall counts equal scores as found; 1/ratio is the "
+        "distance to what exact search finds over the distance to what was found. p50, p95, p99: so many per cent of "
+        "single queries took no longer.",
+        "fine",
+    )
     body += '<div class="plots">'
     body += figure("Utility against speed", scatter("Utility against speed", fast, Axis(one, log=True), exact))
     across = Axis(f"recall@{found['k']} against exact search")
-    body += figure("Task utility against recall", scatter("Task utility against recall", recalled, across, exact))
+    name = "Task utility against synthetic recall"
+    body += figure(name, scatter(name, recalled, across, exact))
     body += "</div>"
     recalls, times_of = ("recall", "tied recall", "1/ratio"), ("QPS", "QPS, all cores", "p50 ms", "p95 ms", "p99 ms")
-    heads = ("setting", measure, *recalls, *times_of, "vectors compared")
+    heads = ("setting", measure, *recalls, *times_of, "vectors compared a query")
     rows: list[Row] = []
     for point in points:
         compared = None if point["distances"] is None else round(point["distances"])
@@ -178,7 +195,7 @@ def _hubs(results: Results) -> Part:
         "to 2 is usual; with tens, a few documents crowd out the rest."
     )
     x = f"times among the {drawn['k']} nearest"
-    body += figure("Hubs", histogram("How often documents are near others", labels, counts, x, "documents"))
+    body += figure("Documents by how often they are near others", histogram("Hubs", labels, counts, x, "documents"))
     rows = [
         [arm, *values, metrics[arm]["skew"], metrics[arm]["gini"], metrics[arm]["anti_hubs"]]
         for arm, values in counts.items()
@@ -203,21 +220,25 @@ def _probes(results: Results) -> Part:
             rows.append([setting_text(row["setting"]), spread(row), row["reference"], change, row["queries"], said])
         measure = results["settings"]["measure"]
         heads = ("setting", measure, probe["unchanged"], "change", "queries", "measured beside it")
-        tables += foldable(name, table(f"{name}: {measure} against {probe['unchanged']}", heads, rows))
+        explained = paragraph(PROBES[name], "fine") if name in PROBES else ""
+        tables += foldable(
+            f"{name}: all numbers", explained + table(f"{name}: {measure} against {probe['unchanged']}", heads, rows)
+        )
     body = paragraph(
         "What becomes of the utility when one thing changes. A cell says by how much it differs from what it is "
         "compared with (see the tables), in per cent of that; red is lost, green is gained, bold is more than chance "
         "at 95 %, and a dash means that there was nothing to find."
     )
-    return Part("probes", "Probes", body + figure("Probes", heat_map("Change of utility by probe", lines)) + tables)
+    title = f"Change of {results['settings']['measure']} by probe and setting"
+    return Part("probes", "Probes", body + figure(title, heat_map(title, lines)) + tables)
 
 
 def _place(probe: str, setting: Mapping[str, Any]) -> tuple[str, str]:
     """Return the line of the heat map that a setting belongs to, and its cell's label: its number, if it has one."""
     labels = [name for name, value in setting.items() if isinstance(value, float)] or list(setting)
-    aside = [str(value) for name, value in setting.items() if name != labels[0]]
+    aside = "".join(f", {name} {value}" for name, value in setting.items() if name != labels[0])
     value = setting[labels[0]]
-    line = f"{probe} ({', '.join(aside)})" if aside else probe
+    line = f"{probe} by {labels[0]}{aside}"
     return line, f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -235,8 +256,8 @@ def _features(results: Results) -> Part:
     found = result_of(results, "features")
     if found is None:
         return Part("features", "What the vectors look like", "")
-    rows = [[name, f"{value:,.4g}"] for name, value in found["features"].items()]
-    body = table("Meta-features (meanings: evaluation.features)", ("feature", "value"), rows)
+    rows = [[name, f"{value:,.4g}", feature_meaning(name)] for name, value in found["features"].items()]
+    body = table("Meta-features, from which a recommendation is made", ("feature", "value", "what it is"), rows)
     return Part("features", "What the vectors look like", body)
 
 
@@ -293,11 +314,11 @@ def _method(results: Results) -> Part:
         "dataset digest": results["dataset"]["digest"],
         **results["machine"],
     }
-    seconds = [[name, each["seconds"]] for name, each in results["sections"].items() if "seconds" in each]
+    seconds = {name: each["seconds"] for name, each in results["sections"].items() if "seconds" in each}
+    times = [[name, f"{each:.1f}"] for name, each in (*seconds.items(), ("all", sum(seconds.values())))]
     body = table("Settings and machine", ("what", "value"), said.items())
-    return Part(
-        "method", "How it was measured", body + foldable("Seconds", table("Time", ("section", "seconds"), seconds))
-    )
+    spent = table("Seconds that each section took; the first one encodes", ("section", "seconds"), times)
+    return Part("method", "How it was measured", body + foldable("Time", spent))
 
 
 PARTS: Final[tuple[Callable[[Results], Part], ...]] = (

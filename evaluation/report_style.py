@@ -39,7 +39,8 @@ nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; 
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: .5rem 2rem; }
 figure { margin: .75rem 0; break-inside: avoid; min-width: 0; }
 figcaption { font-weight: 600; margin-bottom: .25rem; }
-svg { display: block; width: 100%; height: auto; max-width: 52rem; overflow: visible; }
+svg { display: block; width: 100%; height: auto; min-width: 31rem; max-width: 44rem; overflow: visible; }
+svg.broad { min-width: 46rem; max-width: 68rem; }
 svg text { font: 12px var(--sans); fill: var(--ink); font-variant-numeric: tabular-nums; }
 svg text.soft { fill: var(--soft); font-size: 11px; }
 svg text.small { fill: var(--ink); font-size: 10px; }
@@ -66,6 +67,8 @@ th, td { padding: .2rem .8rem .2rem 0; text-align: start; vertical-align: top; b
 thead th { font-weight: 400; color: var(--soft); }
 tbody th { font-weight: 400; white-space: nowrap; }
 .number { text-align: end; }
+td.words { white-space: nowrap; }
+.text { min-width: 16rem; max-width: 36rem; }
 summary { cursor: pointer; color: var(--soft); font-size: .87rem; }
 pre { overflow-x: auto; background: var(--raised); padding: .75rem 1rem; font-size: .85rem; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
@@ -77,5 +80,7 @@ pre { overflow-x: auto; background: var(--raised); padding: .75rem 1rem; font-si
   h2, h3, caption, figcaption { break-after: avoid; }
   tr { break-inside: avoid; }
   .scroll { overflow: visible; }
+  svg, svg.broad { min-width: 0; }
+  details::details-content { content-visibility: visible; block-size: auto; }
 }
 """

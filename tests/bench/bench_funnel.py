@@ -22,7 +22,7 @@ from report import DATA, ROOT, save
 from evaluation.bench_data import BenchTask, Limits, read_bench_task
 from evaluation.bench_sections import CELLS, Setting, emptied, loss_funnel
 from evaluation.bench_vectors import Embedded, Embeddings
-from evaluation.findings import STAGES
+from evaluation.report_words import STAGES
 from evaluation.spaces import Arm
 from evaluation.utility import from_qrels
 from index.metric import prepare

@@ -76,9 +76,9 @@ for (const [width, pixels] of Object.entries(WIDTHS))
     page.on("pageerror", (error) => wrong.push(`error ${error.message}`));
     page.on("console", (message) => wrong.push(`logged ${message.text()}`));
     await page.goto(address);
+    if (settings.shots) await page.screenshot({ path: `${settings.shots}/${width}-${colorScheme}.png`, fullPage: true });
+    await page.evaluate(() => document.querySelectorAll("details").forEach((fold) => (fold.open = true)));
     wrong.push(...(await page.evaluate(seen)));
-    if (settings.shots)
-      await page.screenshot({ path: `${settings.shots}/${width}-${colorScheme}.png`, fullPage: true });
     if (colorScheme === "light") wrong.push(...(await tabbed(page)));
     outcome[`${width} ${colorScheme}`] = wrong;
     await context.close();

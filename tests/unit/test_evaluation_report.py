@@ -367,10 +367,13 @@ def test_one_query_has_no_interval_and_is_shown_without() -> None:
 def test_findings_claim_what_the_intervals_show() -> None:
     said = findings(made())
     text = "\n".join(said)
-    assert said[0].startswith("A perfect ranking would be worth nDCG@10 0.988; exact search under cosine reaches 0.444")
+    assert said[0].startswith(
+        "Of the 70 queries that losses are counted on, a perfect ranking would be worth nDCG@10 0.988; exact search "
+        "under cosine reaches 0.444"
+    )
     assert "Quantisation costs nDCG@10 0.057 [0.040, 0.070] in ivf-pq/cosine." in said
     assert "Approximate search costs" not in text
-    assert "default (dense) is worth 0.046 less than that [-0.060, -0.030], p = 0.0002 (Holm)." in said
+    assert "The pipeline default (dense) is worth 0.046 less than that [-0.060, -0.030], p = 0.0002 (Holm)." in said
     assert "Exact search under whitened finds +0.022 [+0.010, +0.030] more than under cosine" in text
     assert "is hnsw ef=16: 0.50 ms a query (0.50 ms for exact search), recall 0.956." in text
     assert "Under ip a few documents are near everything (10-occurrence skew 70.5)" in text
