@@ -33,7 +33,7 @@ def recommendation(
     """
     if metrics is None:
         raise RequestError("no metric could be measured: there is nothing to compare a guess with")
-    settings = _settings(ann)
+    arms, settings = metrics["arms"], _settings(ann)
     found = features(setting.vectors.documents, sample=FEATURE_SAMPLE, seed=setting.seed)
 
     def choice(metric: str | None, family: str | None, why: str) -> Json:
@@ -41,7 +41,7 @@ def recommendation(
             "metric": metric,
             "family": family,
             "why": why,
-            "exact": None if metric is None else metrics["arms"][metric],
+            "exact": None if metric is None else arms[metric],
             "setting": None if family is None else settings.get(family),
         }
 
@@ -66,8 +66,10 @@ def recommendation(
 
 def _settings(ann: Json | None) -> dict[str, Json]:
     """Return each family's cheapest setting that is good enough, where one is."""
+    if ann is None:
+        return {}
     result: dict[str, Json] = {}
-    for name, knee in ({} if ann is None else ann["knees"]).items():
+    for name, knee in ann["knees"].items():
         family = family_of(ann["builds"][name]["kind"])
         if knee is not None and (family not in result or knee["p50_ms"] < result[family]["p50_ms"]):
             result[family] = knee

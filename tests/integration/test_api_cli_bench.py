@@ -70,7 +70,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
     (root / "rrf.toml").write_text(
         '[fusion.hybrid]\nparts = ["dense", "lexical"]\nweights = [0.5, 0.5]\nmethod = "rrf"\n', encoding="utf-8"
     )
-    arguments = ["bench", dataset, "--out", out, "--encoder", "hashing", "--set", "dim=64"]
+    arguments: list[str | Path] = ["bench", dataset, "--out", out, "--encoder", "hashing", "--set", "dim=64"]
     arguments += ["--pipeline", root / "rrf.toml", "--json"]
     killed = grapnel(*arguments, failpoint="bench.section.replaced:3")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -152,7 +152,18 @@ def test_the_page_reads_well_in_a_browser(made: tuple[Path, Path, Any]) -> None:
 def test_another_input_is_measured_anew_beside_what_is_kept(made: tuple[Path, Path, Any]) -> None:
     dataset, out, _ = made
     before = {path.name for path in (out / "sections").iterdir()}
-    arguments = ["bench", dataset, "--out", out, "--encoder", "hashing", "--set", "dim=32", "--measures", "RR@10"]
+    arguments: list[str | Path] = [
+        "bench",
+        dataset,
+        "--out",
+        out,
+        "--encoder",
+        "hashing",
+        "--set",
+        "dim=32",
+        "--measures",
+        "RR@10",
+    ]
     done = grapnel(*arguments)
     assert done.returncode == 0, done.stderr
     assert "index.html" in done.stdout
