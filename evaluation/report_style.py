@@ -79,6 +79,8 @@ pre { overflow-x: auto; background: var(--raised); padding: .75rem 1rem; font-si
   nav { display: none; }
   h2, h3, caption, figcaption { break-after: avoid; }
   tr { break-inside: avoid; }
+  table { font-size: 7.5pt; }
+  th, td { padding-right: .4rem; }
   .scroll { overflow: visible; }
   svg, svg.broad { min-width: 0; }
   details::details-content { content-visibility: visible; block-size: auto; }
