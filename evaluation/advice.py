@@ -71,8 +71,9 @@ class Advice:
     """Advice for one dense field.
 
     effort: what was measured; empty = as `grapnel build` calibrates it. measured: "nDCG@10" or "recall@10", of which
-    worth is the mean with its interval, exact that of exact search. met: target and budgets. recall: what to ask of
-    the build. memory_bytes, p50_ms: of the whole collection; `passages` in it, `sample` of them indexed to measure.
+    worth is the mean with its interval, on `queries` that did not choose. exact, exact_ms: worth and median latency of
+    exact search. met: the target, beyond chance. recall: what to ask of the build. memory_bytes, p50_ms: of the whole
+    collection; `passages` in it, `sample` of them indexed to measure, `tried` settings.
     """
 
     field: str
@@ -83,6 +84,7 @@ class Advice:
     worth: float
     interval: Interval
     exact: float
+    exact_ms: float
     met: bool
     recall: float
     memory_bytes: int

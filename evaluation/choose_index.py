@@ -1,7 +1,8 @@
 """Index and effort of a field: every kind that fits is built over a sample, and the cheapest good enough is taken.
 
 Good enough by utility with labels, else by recall on the user's queries, else on passages held out of the index
-(evaluation.halving says what good enough is).
+(evaluation.halving says what good enough is). Cheapest: by latency, of which less than a millisecond costs nothing; so
+exact search is taken where it is as quick as that.
 """
 
 import math
@@ -18,7 +19,7 @@ from evaluation.collect_runs import KINDS, Candidate, candidates, latencies_ms
 from evaluation.collection_sample import FieldSample
 from evaluation.halving import LEAST_QUERIES, cheapest
 from evaluation.recall import Truth, exact_scores, slack, tied_recall
-from evaluation.regret import family_of
+from evaluation.regret import NOTICED_MS, family_of
 from evaluation.statistics import Values
 from index.choose import memory_bytes, resolve
 from index.metric import prepare
@@ -53,9 +54,7 @@ def choose_index(
     indexed, queries = (sample, asked) if asked is not None else _held_out(sample, wishes.seed)
     depth = wishes.k if queries.utility is None else sample.depth(wishes.k)
     with tempfile.TemporaryDirectory(prefix="grapnel-recommend-") as folder:
-        progress("build indexes", 0, None)
-        tried = candidates(Path(folder), indexed.vectors, spec, fitting, depth)
-        progress("measure", 0, None)
+        tried = candidates(Path(folder), indexed.vectors, spec, fitting, depth, progress)
         judge = _Judge(tried, indexed, queries, depth)
         times = _times_ms(tried, queries.vectors, depth, indexed)
         usable = [place for place, each in enumerate(tried) if each.kind in fitting] or [0]
@@ -66,13 +65,15 @@ def choose_index(
         found = cheapest(
             lambda number, numbers: judge.worth(tried[quick[number]], numbers),
             judge.exact,
-            times[quick],
+            np.maximum(times[quick], NOTICED_MS),
             wishes.recall,
             certain=quick.index(0) if 0 in quick else None,  # exact search comes first
             seed=wishes.seed,
         )
+        progress("measure settings", len(quick), len(quick))
         place = quick[found.candidate]
-        recall = wishes.recall if queries.utility is None else judge.recall_enough(tried[place])
+        as_asked = queries.utility is None and found.met
+        recall = wishes.recall if as_asked or place == 0 else judge.recall_of(tried[place])
     best, measured = tried[place], f"recall@{wishes.k}" if queries.utility is None else queries.utility.name
     if not found.met:
         notes.append(f"nothing that fits the budgets has {wishes.recall:g} of what exact search has, beyond chance")
@@ -90,6 +91,7 @@ def choose_index(
         worth=found.worth,
         interval=found.interval,
         exact=found.exact,
+        exact_ms=float(times[0]),
         met=found.met,
         recall=recall,
         memory_bytes=round(_codes(spec, best.kind, sample) + _vectors(spec, sample)),
@@ -130,8 +132,8 @@ class _Judge:
         found = candidate.rows(self._asked.vectors[numbers], self._depth)
         return self._recall(candidate, numbers, found) if self._asked.utility is None else self._useful(numbers, found)
 
-    def recall_enough(self, candidate: Candidate) -> float:
-        """Return the recall of a candidate, up to the next hundredth: to calibrate a build to."""
+    def recall_of(self, candidate: Candidate) -> float:
+        """Return the recall of a candidate up to the next hundredth, for a build to calibrate to."""
         everything = np.arange(len(self._queries))
         found = candidate.rows(self._asked.vectors, self._depth)
         enough = float(self._recall(candidate, everything, found).mean())

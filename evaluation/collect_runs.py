@@ -31,6 +31,7 @@ from index.errors import ShapeError
 from index.metric import METRICS, Metric, check_vectors, prepare
 from index.spec import IndexSpec, Kind
 from index.types import Rows, Vectors
+from retrieval.progress import Progress, silent
 
 KINDS: Final[tuple[Kind, ...]] = ("flat", "hnsw", "ivf-rabitq")
 """What is tried: exact search, a graph, inverted lists; the kinds that "auto" chooses among (index.choose)."""
@@ -97,7 +98,9 @@ class Candidate:
         return np.concatenate(parts)
 
 
-def candidates(folder: Path, documents: Vectors, spec: IndexSpec, kinds: Sequence[Kind], k: int) -> list[Candidate]:
+def candidates(
+    folder: Path, documents: Vectors, spec: IndexSpec, kinds: Sequence[Kind], k: int, progress: Progress = silent
+) -> list[Candidate]:
     """Build an index of each kind over documents, float32 (N, D), below `folder`, and return them with their efforts.
 
     spec: metric, storage and target of calibration; exact search comes first and is always there. Too few documents for
@@ -106,7 +109,8 @@ def candidates(folder: Path, documents: Vectors, spec: IndexSpec, kinds: Sequenc
     prepared = prepare(check_vectors(documents), spec.metric)
     wanted: tuple[Kind, ...] = ("flat", *(kind for kind in kinds if kind != "flat"))
     found = []
-    for each in configurations(len(prepared), k, spec.metric, wanted):
+    planned = configurations(len(prepared), k, spec.metric, wanted)
+    for number, each in enumerate(planned, start=1):
         place = folder / f"{spec.metric}-{each.kind}"
         place.mkdir(parents=True)
         built = IndexSpec(each.kind, spec.metric, spec.storage, spec.recall, params=spec.params, seed=spec.seed)
@@ -116,6 +120,7 @@ def candidates(folder: Path, documents: Vectors, spec: IndexSpec, kinds: Sequenc
         index = Ours(place, spec.metric)
         usual = [settings for settings in each.settings if settings.get("refine", _REFINE * k) == _REFINE * k]
         found += [Candidate(spec.metric, each.kind, settings, index, size_bytes) for settings in usual]
+        progress("build indexes", number, len(planned))
     return found
 
 

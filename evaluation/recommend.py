@@ -42,8 +42,14 @@ def recommend(
     """
     used = _usable(queries, qrels)
     keep = {doc_id for query in used for doc_id in (qrels or {}).get(query.id, {})}
-    progress("read vectors", 0, None)
     sample = sample_field(collection, name, most=wishes.sample, keep=keep, seed=wishes.seed)
+    progress("read vectors", len(sample.vectors), len(sample.vectors))
+    unknown = sorted(keep - set(sample.doc_ids))
+    if unknown:
+        raise CorpusError(
+            f"{len(unknown):,} judged documents are not in {collection.folder}, {unknown[0]!r} first: add them, or "
+            "remove their judgements (what has no text is never indexed)"
+        )
     if len(sample.vectors) < _LEAST:
         raise RequestError(f"{len(sample.vectors)} passages, expected at least {_LEAST}: so few are searched exactly")
     asked = None
@@ -54,6 +60,7 @@ def recommend(
         asked = Asked(query_vectors(collection, name, used), utility)
     config = collection.config.dense_fields()[name]
     metric = choose_metric(sample, asked, config.metric, wishes)
+    progress("choose a metric", 1, 1)
     return choose_index(sample, asked, metric, config.spec(), wishes, progress)
 
 

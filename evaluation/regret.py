@@ -2,7 +2,7 @@
 
 An arm is a metric and a family of indexes (exact search, a graph, inverted lists), run at the fastest effort that finds
 95 % of what exact search finds. Its value is the task's utility there, less 0.005 for every doubling of a query's
-latency; regret is by how much the chosen arm's value is below the best arm's.
+latency beyond a millisecond; regret is by how much the chosen arm's value is below the best arm's.
 Datasets of a family are left out together, and with them whatever was made from the same datasets.
 """
 
@@ -34,13 +34,17 @@ class Arm(NamedTuple):
         return f"{self.metric} {self.family}"
 
 
-ARMS: Final = tuple(Arm(metric, family) for metric in ("cosine", "l2", "ip") for family in ("graph", "exact", "lists"))
-"""Of arms that are worth the same the first is meant: cosine before others, as it does not depend on lengths."""
+ARMS: Final = tuple(Arm(metric, family) for metric in ("cosine", "l2", "ip") for family in ("exact", "graph", "lists"))
+"""Of arms that are worth the same the first is meant: cosine before others, as it does not depend on lengths, and exact
+search before what may miss."""
 
 ALWAYS_HNSW: Final = Arm("cosine", "graph")
 
 PRICE: Final = MARGIN
 """Utility that a query may lose for taking half the time: the difference that does not matter to users."""
+
+NOTICED_MS: Final = 1.0
+"""Latency below which no time is saved that matters: encoding the query takes several times as long."""
 
 TARGET: Final = 0.95
 """Recall of the effort at which an arm counts, the one that builds calibrate to by default. One effort, named
@@ -79,7 +83,7 @@ def arm_values(record: Record) -> Values:
 def _value(settings: Sequence[Setting]) -> float:
     enough = min(TARGET, max(setting.recall for setting in settings))
     used = min((setting for setting in settings if setting.recall >= enough), key=lambda setting: setting.p50_ms)
-    return used.utility - PRICE * math.log2(used.p50_ms)
+    return used.utility - PRICE * math.log2(max(NOTICED_MS, used.p50_ms))
 
 
 def regrets(record: Record) -> Values:
