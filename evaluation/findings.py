@@ -54,7 +54,7 @@ def _funnel(results: Mapping[str, Any]) -> Iterator[str]:
     if not found:
         return
     exact = found.get("flat/cosine", next(iter(found.values())))
-    terms = {each["name"]: each for each in exact["terms"]}
+    terms = _terms(exact)
     measure = exact["measure"]
     yield (
         f"Of the {exact['queries']:,} queries that losses are counted on, a perfect ranking would be worth {measure} "
@@ -64,13 +64,14 @@ def _funnel(results: Mapping[str, Any]) -> Iterator[str]:
     exactly = [name for name, result in found.items() if result["notes"] and result["kind"] != "flat"]
     if exactly:
         yield f"So few documents are searched exactly whatever is asked for: {', '.join(exactly)} lose nothing."
+    costly = {result["deployed"]: result for result in found.values() if _terms(result)["metric"]["low"] > 0}
+    for deployed, result in costly.items():  # the same for every kind of index
+        yield (
+            f"Under {deployed} the metric costs {measure} {with_interval(_terms(result)['metric'])}: {result['best']} "
+            "finds more with the same vectors."
+        )
     for name, result in found.items():
-        terms = {each["name"]: each for each in result["terms"]}
-        if terms["metric"]["low"] > 0:
-            yield (
-                f"The metric costs {measure} {with_interval(terms['metric'])} in {name}: {result['best']} finds more "
-                f"than {result['deployed']} with the same vectors."
-            )
+        terms = _terms(result)
         for stage, said in (("ann", "Approximate search"), ("quantisation", "Quantisation")):
             if terms[stage]["low"] > 0:
                 yield f"{said} costs {measure} {with_interval(terms[stage])} in {name}."
@@ -86,6 +87,10 @@ def _funnel(results: Mapping[str, Any]) -> Iterator[str]:
             f"Neither approximate search nor quantisation costs as much as {MARGIN} (upper ends of the intervals) in "
             f"{', '.join(harmless)}."
         )
+
+
+def _terms(ledger: Mapping[str, Any]) -> dict[str, Any]:
+    return {each["name"]: each for each in ledger["terms"]}
 
 
 def _pipelines(results: Mapping[str, Any]) -> Iterator[str]:
