@@ -199,9 +199,9 @@ def histogram(title: str, labels: Sequence[str], series: Mapping[str, Sequence[f
     left, right, top, bottom = 62, 18, 40, 270
     most = max(max(values) for values in series.values()) or 1
     place_y = Scale(0, most, bottom, top)
-    slot = (WIDTH - left - right) / len(labels)
+    slot = (BROAD - left - right) / len(labels)
     width = slot * 0.8 / len(series)
-    parts = [legend(list(series), left), grid_y(place_y, left, WIDTH - right, y)]
+    parts = [legend(list(series), left), grid_y(place_y, left, BROAD - right, y)]
     for place, label in enumerate(labels):
         start = left + place * slot + slot * 0.1
         for number, (name, values) in enumerate(series.items()):
@@ -211,8 +211,8 @@ def histogram(title: str, labels: Sequence[str], series: Mapping[str, Sequence[f
                 f'height="{bottom - at:.1f}"><title>{escape(f"{name}, {label}: {values[place]:g}")}</title></rect>'
             )
         parts.append(text(start + slot * 0.4, bottom + 16, label, "middle", css="soft"))
-    parts.append(text((left + WIDTH - right) / 2, bottom + 34, x, "middle", css="soft"))
-    return svg(title, f"{len(labels)} classes of {', '.join(series)}", bottom + 42, parts)
+    parts.append(text((left + BROAD - right) / 2, bottom + 34, x, "middle", css="soft"))
+    return svg(title, f"{len(labels)} classes of {', '.join(series)}", bottom + 42, parts, broad=True)
 
 
 def heat_map(title: str, rows: Mapping[str, Sequence[Cell]]) -> str:

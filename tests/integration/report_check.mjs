@@ -29,8 +29,8 @@ function seen() {
       for (const [second, b] of boxes.slice(place + 1)) {
         const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
         const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-        if (across > 1 && down > 4 * scale)
-          wrong.push(`${name(plot)}: "${first.textContent}" overlaps "${second.textContent}"`);
+        if (across > -3 * scale && down > 4 * scale)
+          wrong.push(`${name(plot)}: "${first.textContent}" touches "${second.textContent}"`);
       }
   }
   for (const cell of document.querySelectorAll("figure, table, p, pre, h1, h2, li")) {
