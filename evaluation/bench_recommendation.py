@@ -4,7 +4,7 @@
 
 A choice is {"metric", "family", "why", "exact", "setting"}: metric and family of indexes, null where it abstains;
 exact: what exact search under that metric is worth, a number; setting: the family's cheapest setting that is shown to
-be no worse than exact search, as in the section "ann", null where none is or none was measured.
+be no worse than exact search, as in the section "ann", null where none is, or this metric was not measured there.
 """
 
 from collections.abc import Mapping
@@ -33,16 +33,17 @@ def recommendation(
     """
     if metrics is None:
         raise RequestError("no metric could be measured: there is nothing to compare a guess with")
-    arms, settings = metrics["arms"], _settings(ann)
+    arms, deployed, settings = metrics["arms"], metrics["deployed"], _settings(ann)
     found = features(setting.vectors.documents, sample=FEATURE_SAMPLE, seed=setting.seed)
 
     def choice(metric: str | None, family: str | None, why: str) -> Json:
+        timed = metric == deployed or setting.vectors.unit  # of unit vectors all metrics are one
         return {
             "metric": metric,
             "family": family,
             "why": why,
             "exact": None if metric is None else arms[metric],
-            "setting": None if family is None else settings.get(family),
+            "setting": settings.get(family) if family and timed else None,
         }
 
     guess = None if tree is None else tree.guess(found)

@@ -269,7 +269,7 @@ def _recommendation(results: Results) -> Part:
     body = paragraph(
         "The metric and the family of index that a fitted decision tree and Iceberg's published rule choose by the "
         "look of the vectors alone, beside what the judgements say. The setting is the family's fastest that is shown "
-        "to be no worse than exact search."
+        "to be no worse than exact search; a dash: none was, or none was measured under this metric."
     )
     rows = [[CHOOSERS[name], *_choice(each)] for name, each in found["choices"].items()]
     heads = ("who chooses", "metric", "family", f"exact {measure} under it", "setting", "p50 ms", "why")
@@ -277,7 +277,9 @@ def _recommendation(results: Results) -> Part:
     if found["path"]:
         body += paragraph(f"The tree's way to its leaf: {'; '.join(found['path'])}.", "fine")
     if found["tree"] is not None:
-        body += foldable("The tree, each leaf with its evidence", f'<pre tabindex="0">{escape(found["tree"])}</pre>')
+        said = "The tree, each leaf with its evidence"
+        body += f'<figure><figcaption>{said}</figcaption><pre tabindex="0" role="group" aria-label="{said}">'
+        body += f"{escape(found['tree'])}</pre></figure>"
     return Part("recommendation", "Recommendation", body)
 
 

@@ -82,6 +82,13 @@ def test_guesses_stand_beside_what_was_measured(setting: Setting) -> None:
     assert "no metric of an index is shown to find more than cosine" in measured["why"]
 
 
+def test_a_setting_is_of_the_metric_that_was_timed(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(setting.vectors), "unit", False)
+    found = recommendation(setting, TREE, metrics(), ann(flat=3.0, hnsw=2.0, ivf_pq=1.0), ICEBERG)["choices"]
+    assert (found["tree"]["metric"], found["tree"]["setting"]) == ("ip", None)
+    assert found["measured"]["setting"]["name"] == "ivf-pq best"
+
+
 @pytest.mark.parametrize(
     ("ip", "l2", "expected"),
     [
