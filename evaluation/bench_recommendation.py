@@ -52,7 +52,9 @@ def recommendation(
     elif guess.arm is None:
         guessed = choice(None, None, guess.why)
     else:
-        guessed = choice(guess.arm.metric, guess.arm.family, guess.why)
+        seen = tree is not None and setting.vectors.data.task.name in tree.datasets
+        why = f"{guess.why}; it was fitted to this dataset, too" if seen else guess.why
+        guessed = choice(guess.arm.metric, guess.arm.family, why)
     if iceberg is None:
         ruled = choice(None, None, "the features that it looks at are undefined for these vectors")
     else:
