@@ -35,7 +35,7 @@ def recommend(args: Namespace, output: Output) -> int:
         for each in found
         for part in (facts(_rows(each, args.recall)), Text(), Text(visible(each["toml"])), Text())
     ]
-    told = Text(f"Put these lines into {FILE}, then build again.")
+    told = Text(f"Set this in {FILE} and build again; other keys of the table stay as they are.")
     output.answer(value, *shown, told)
     if not output.as_json:
         for each in found:

@@ -98,5 +98,6 @@ class Advice:
     @property
     def toml(self) -> str:
         """The lines for collection.toml; the effort is calibrated to `recall` when the index is built."""
-        lines = [f"[fields.{self.field}]", f'metric = "{self.metric.metric}"', f'index = "{self.kind}"']
+        lines = [f"[fields.{self.field}]", 'kind = "dense"']
+        lines += [f'metric = "{self.metric.metric}"', f'index = "{self.kind}"']
         return "\n".join(lines if self.kind == "flat" else [*lines, f"recall = {self.recall:g}"])

@@ -186,7 +186,7 @@ def varied(data: Labelled, angle_deg: float | None, jitter: float, *, seed: int 
 
     angle_deg: mean angle to the common mean, None = no mean. jitter: coefficient of variation of each vector's factor.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])  # not the stream that the classes' centres were drawn from
     dim = data.documents.shape[1]
     length = float(np.sqrt((data.documents.astype(np.float64) ** 2).sum(axis=1).mean()))
     direction = rng.normal(size=dim)

@@ -19,6 +19,7 @@ from evaluation.runs import Record, datasets, is_number
 from index.choose import FLAT_ROWS
 from index.durable import storage_errors, write_json_atomic
 from index.errors import CorpusError, IndexFormatError
+from index.types import Rows
 
 FORMAT: Final = 1
 
@@ -216,6 +217,8 @@ def values_of(record: Record) -> Values:
 def fit_tree(records: Sequence[Record], *, depth: int = MAX_DEPTH, least: int = LEAST_RECORDS, seed: int = 0) -> Tree:
     """Fit a tree that minimises the total regret of its leaves; each dataset counts the same.
 
+    Splits whose two leaves say the same are leaves.
+
     Raises CorpusError on runs of fewer than two datasets. Needs scikit-learn. Cost: milliseconds.
     """
     fitted = fit_classifier(records, depth=depth, least=least, seed=seed)
@@ -224,16 +227,21 @@ def fit_tree(records: Sequence[Record], *, depth: int = MAX_DEPTH, least: int = 
     leaves = fitted.apply(values.astype(np.float32))
     raw = fitted.tree_
 
-    def node(number: int) -> Split | Leaf:
-        if raw.children_left[number] >= 0:
-            below, above = node(int(raw.children_left[number])), node(int(raw.children_right[number]))
-            return Split(FEATURES[raw.feature[number]], float(raw.threshold[number]), below, above)
-        inside = np.flatnonzero(leaves == number)
-        arm = int(raw.value[number][0].argmax())
+    def leaf(arm: Arm, inside: Rows) -> Leaf:
         found = tuple(dict.fromkeys(records[place].dataset for place in inside.tolist()))
-        return Leaf(ARMS[arm], len(inside), float(costs[inside, arm].mean()), found)
+        return Leaf(arm, len(inside), float(costs[inside, ARMS.index(arm)].mean()), found)
 
-    return Tree(node(0), _support(records, values), datasets(records), len(records))
+    def node(number: int) -> tuple[Split | Leaf, Rows]:
+        if raw.children_left[number] < 0:
+            inside = np.flatnonzero(leaves == number)
+            return leaf(ARMS[int(raw.value[number][0].argmax())], inside), inside
+        (below, lower), (above, upper) = node(int(raw.children_left[number])), node(int(raw.children_right[number]))
+        inside = np.sort(np.concatenate([lower, upper]))
+        if isinstance(below, Leaf) and isinstance(above, Leaf) and below.arm == above.arm:
+            return leaf(below.arm, inside), inside  # the question changes nothing
+        return Split(FEATURES[raw.feature[number]], float(raw.threshold[number]), below, above), inside
+
+    return Tree(node(0)[0], _support(records, values), datasets(records), len(records))
 
 
 def fit_classifier(records: Sequence[Record], *, depth: int, least: int, seed: int) -> Any:

@@ -4,11 +4,12 @@
     python tests/bench/bench_recommend.py fit                  runs.jsonl -> tree.json
     python tests/bench/bench_recommend.py score                -> docs/results/recommend.json
 
-Options of `collect`: --hashing (no model), --sizes 2000,8000, --runs FILE (default: the database that ships).
+Options of `collect`: --hashing (no model), --sizes 2000, --runs FILE (default: the database that ships).
 Set OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 GRAPNEL_THREADS=1: times are of one thread. Collecting goes on where it
 was stopped. Vectors are kept under .bench/recommend. What ships was collected by
 
-    collect && collect --hashing --sizes 20000 medquad esco-skill && collect --sizes 30000 wikispeedia
+    collect --sizes 2000; collect wikispeedia --sizes 8000,20000; collect tldr-pages medquad --sizes 8000
+    collect medquad esco-skill --hashing --sizes 20000
 """
 
 import argparse
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("action", choices=["collect", "fit", "score"])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--hashing", action="store_true")
-    parser.add_argument("--sizes", default="2000,8000")
+    parser.add_argument("--sizes", default="2000")
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--tree", type=Path, default=SHIPPED)
     args = parser.parse_intermixed_args()

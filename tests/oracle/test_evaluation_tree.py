@@ -93,6 +93,10 @@ def leaves(node: Split | Leaf) -> list[Leaf]:
     return [node] if isinstance(node, Leaf) else leaves(node.below) + leaves(node.above)
 
 
+def splits(node: Split | Leaf) -> list[Split]:
+    return [] if isinstance(node, Leaf) else [node, *splits(node.below), *splits(node.above)]
+
+
 def test_every_leaf_takes_the_arm_of_least_regret_and_says_on_what_evidence() -> None:
     records = random_records(7)
     tree = fit_tree(records)
@@ -103,6 +107,7 @@ def test_every_leaf_takes_the_arm_of_least_regret_and_says_on_what_evidence() ->
             value = dict(zip(FEATURES, values_of(record), strict=True))[node.feature]
             node = node.below if value <= node.threshold else node.above
         inside.setdefault(id(node), []).append(record)
+    assert all(len({leaf.arm for leaf in leaves(node)}) > 1 for node in splits(tree.root))
     counts = {record.dataset: sum(other.dataset == record.dataset for other in records) for record in records}
     assert len(inside) == len(leaves(tree.root)) > 2
     for leaf in leaves(tree.root):
