@@ -1,7 +1,7 @@
 # Two commands are enough: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
 .PHONY: help setup lucene lucene-peer clients browser demo serve test test-gpu lint format bench bench-foundation
-.PHONY: bench-speed bench-serve bench-serve-rivals chaos docker-check clean
+.PHONY: bench-speed bench-serve bench-serve-rivals bench-evaluation chaos docker-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -73,7 +73,7 @@ format: setup    ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-foundation bench-speed bench-serve ## all benchmarks
+bench: bench-foundation bench-speed bench-serve bench-evaluation ## all benchmarks
 
 bench-foundation: lucene-peer ## quality, latency, build, filters and live writes, beside their peers
 	$(BIN)/python tests/bench/bench_foundation.py
@@ -104,6 +104,13 @@ bench-serve: $(VENV)/clients ## the service under load, beside its parts and its
 bench-serve-rivals: .bench/txtai/ready .bench/chroma/ready ## the service beside other servers, each in an environment of its own
 	$(BIN)/python -m api.demo build
 	$(BIN)/python tests/bench/bench_serve_rivals.py --txtai=.bench/txtai/bin/python --chroma=.bench/chroma/bin/python
+
+bench-evaluation: setup ## LIMIT, the loss funnels of six datasets, and the recommender: its runs, its tree, its regret
+	$(BIN)/python tests/bench/bench_limit.py
+	$(BIN)/python tests/bench/bench_funnel.py
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 GRAPNEL_THREADS=1 $(BIN)/python tests/bench/bench_recommend.py collect
+	$(BIN)/python tests/bench/bench_recommend.py fit
+	$(BIN)/python tests/bench/bench_recommend.py score
 
 chaos: clients   ## the long fault tests: 200 rounds of kill -9 at random times, every named point, every bit flip
 	GRAPNEL_CHAOS_ROUNDS=200 $(BIN)/python -m pytest -m "not gpu" \
