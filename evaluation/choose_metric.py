@@ -39,7 +39,7 @@ def choose_metric(
     if guess.arm is None:
         why = f"kept: the tree {guess.why}; with --queries and --qrels the metric is measured"
         return MetricAdvice(present, why, abstained=True)
-    return MetricAdvice(guess.arm.metric, f"the tree's guess is {guess.arm}: {guess.why}", guess.path)
+    return MetricAdvice(guess.arm.metric, f"the tree guesses it from {guess.why}", guess.path)
 
 
 def _measured(sample: FieldSample, queries: Vectors, utility: Utility, present: Metric, wishes: Wishes) -> MetricAdvice:

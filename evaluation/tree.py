@@ -30,21 +30,23 @@ MAX_DEPTH: Final = 4
 LEAST_RECORDS: Final = 5
 """Records in a leaf at least."""
 
-FEATURES: Final = (
-    "size",
-    "d",
-    "norm_cv",
-    "mean_ratio",
-    "ra_pair_deg",
-    "effective_rank",
-    "lid",
-    "rc_10",
-    "s10_ip",
-    "s10_l2",
-    "s10_cosine",
-)
-"""What the tree may look at, see evaluation.features. "size": documents, at most 20,000: beyond, exact search is no
-choice anyway. Davies-Bouldin indexes are left out: on a narrow cone they depend on the clustering's seed."""
+WORDS: Final[Mapping[str, str]] = {
+    "size": "documents",
+    "d": "dimension",
+    "norm_cv": "spread of lengths",
+    "mean_ratio": "share of the common mean",
+    "ra_pair_deg": "degrees between random pairs",
+    "effective_rank": "effective rank",
+    "lid": "local dimension",
+    "rc_10": "contrast of neighbours",
+    "s10_ip": "hubs under ip",
+    "s10_l2": "hubs under l2",
+    "s10_cosine": "hubs under cosine",
+}
+"""What the tree may look at (see evaluation.features), for people. "size": documents, at most 20,000: beyond, exact
+search is no choice anyway. Davies-Bouldin indexes are left out: on a narrow cone they hang on the clustering's seed."""
+
+FEATURES: Final = tuple(WORDS)
 
 FEATURE_SAMPLE: Final = 2_000
 """Vectors that features are measured on, in the runs as in use: hubs grow with the sample."""
@@ -147,15 +149,16 @@ class Tree:
         if strange is not None:
             return Guess(None, (), f"abstained: {strange}")
         path, leaf = self._walk(values)
-        evidence = ", ".join(leaf.datasets)
-        return Guess(leaf.arm, path, f"{leaf.records} runs of {evidence}, mean regret {leaf.regret:.4f}")
+        evidence = f"{leaf.records} runs of {len(leaf.datasets)} datasets with such vectors"
+        return Guess(leaf.arm, path, f"{evidence}, mean regret {leaf.regret:.4f}")
 
     def _walk(self, values: Values) -> tuple[tuple[str, ...], Leaf]:
         node, path = self.root, []
         given = dict(zip(FEATURES, values, strict=True))
         while isinstance(node, Split):
             below = float(np.float32(given[node.feature])) <= node.threshold  # as scikit-learn compares
-            path.append(f"{node.feature} = {given[node.feature]:.4g} {'<=' if below else '>'} {node.threshold:.4g}")
+            sign = "<=" if below else ">"
+            path.append(f"{WORDS[node.feature]} ({node.feature}) {given[node.feature]:.3g} {sign} {node.threshold:.3g}")
             node = node.below if below else node.above
         return tuple(path), node
 

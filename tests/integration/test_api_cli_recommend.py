@@ -17,10 +17,11 @@ from evaluation.choose_index import choose_index
 from evaluation.choose_metric import choose_metric
 from evaluation.collection_sample import FieldSample, sample_field
 from evaluation.cone import SHAPES, Labelled, labelled
-from evaluation.iceberg_rule import iceberg_rule
+from evaluation.features import features
+from evaluation.iceberg_rule import Measured, choose
 from evaluation.recommend import recommend
 from evaluation.runs import read_runs
-from evaluation.tree import RUNS, SHIPPED, fit_tree, read_tree
+from evaluation.tree import FEATURE_SAMPLE, RUNS, SHIPPED, fit_tree, read_tree
 from evaluation.utility import from_labels
 from index.errors import ConfigError, CorpusError, RequestError
 from index.spec import IndexSpec
@@ -160,15 +161,22 @@ def test_inner_product_is_never_recommended_on_the_cone_over_15_seeds_where_the_
     tree, guessed, measured, rule = read_tree(), [], [], []
     for seed in range(15):
         data = labelled("cone", count=2_000, classes=100, queries=50, seed=seed)
+        found = features(data.documents, sample=FEATURE_SAMPLE, seed=seed)  # once: seconds, and both rules look at them
+        guessed.append(tree.guess(found).arm)
+        rule.append(choose(Measured.of(found)).metric)
         asked = Asked(data.queries, from_labels("label-precision", data.labels, data.query_labels, 10))
-        wishes = Wishes(seed=seed)
-        guessed.append(choose_metric(sample_of(data), None, "ip", wishes, tree))
-        measured.append(choose_metric(sample_of(data), asked, "ip", wishes, tree).metric)
-        rule.append(iceberg_rule(data.documents, seed=seed).metric)
+        measured.append(choose_metric(sample_of(data), asked, "ip", Wishes(seed=seed), tree).metric)
     assert "ip" not in measured
-    assert "ip" not in [each.metric for each in guessed]
-    assert not any(each.abstained for each in guessed)  # it knows: the present metric was inner product
+    assert all(arm is not None and arm.metric != "ip" for arm in guessed)  # it knows such vectors, and does not abstain
     assert {"ip", "l2"} == set(rule)
+
+
+def test_without_labels_the_metric_is_the_trees_and_says_why() -> None:
+    data = labelled("cone", count=2_000, classes=100, queries=50)
+    found = choose_metric(sample_of(data), None, "ip", Wishes())
+    assert (found.metric != "ip", found.abstained) == (True, False)
+    assert "the tree guesses it from" in found.why
+    assert found.path
 
 
 @pytest.mark.parametrize("shape", SHAPES)
