@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from api.cli_arguments import make_parser
 from index.errors import ConfigError, GrapnelError, LockedError, RequestError
-from index.threads import sleep_between_calls
+from index.threads import share_memory_pools, sleep_between_calls
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -44,6 +44,7 @@ def _run(arguments: Sequence[str]) -> int:
         as_json = args.json
         if args.command == "serve":
             sleep_between_calls()  # before anything below loads numpy
+            share_memory_pools()
         # Only a command that runs pays for numpy, SQLite and rich; --help and a typing error answer at once.
         from api.cli_commands import COMMANDS  # noqa: PLC0415
         from api.cli_output import Output  # noqa: PLC0415

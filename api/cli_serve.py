@@ -30,7 +30,10 @@ _CLOSING_S = 1.0
 
 
 def serve(args: Namespace, output: Output) -> int:
-    """Serve until SIGTERM or SIGINT; then answer what is under way and end, `drain_s` later at most."""
+    """Serve until SIGTERM or SIGINT; then answer what is under way and end, `drain_s` later at most.
+
+    Return 0, or 1 where the app could not be set up. Raises what kept models from being loaded or collections opened.
+    """
     import uvicorn  # noqa: PLC0415  only a server needs these
 
     from api.http.app import create_app  # noqa: PLC0415
@@ -51,6 +54,9 @@ def serve(args: Namespace, output: Output) -> int:
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             asked_at.append(time.monotonic())
             super().handle_exit(sig, frame)
+
+        async def on_tick(self, counter: int) -> bool:
+            return await super().on_tick(counter) or service.failure is not None
 
     server = Server(
         uvicorn.Config(
@@ -76,7 +82,9 @@ def serve(args: Namespace, output: Output) -> int:
         log.warning("ended while work was under way; nothing acknowledged is lost, start such a job again")
         sys.stderr.flush()
         os._exit(0)
-    return 0
+    if service.failure is not None:
+        raise service.failure
+    return 0 if server.started or asked_at else 1  # uvicorn has said why
 
 
 def _closed(service: "Service", deadline: float) -> bool:

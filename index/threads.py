@@ -1,10 +1,14 @@
-"""How many threads one call of a model or an index may use: one setting for the process, read from the environment."""
+"""How many threads one call of a model or an index may use; how a server's threads wait and share memory."""
 
+import ctypes
 import os
 
 from index.errors import ConfigError
 
 VARIABLE = "GRAPNEL_THREADS"
+
+_M_ARENA_MAX = -8  # of glibc's malloc.h
+_ARENAS = 2
 
 
 def threads() -> int | None:
@@ -29,3 +33,14 @@ def sleep_between_calls() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+
+
+def share_memory_pools() -> None:
+    """Let glibc's malloc keep two pools of memory for all threads, not eight for each core.
+
+    Each pool keeps what was once freed in it: with more, a collection that is written to held twice the memory and was
+    no faster (docs/log.md). Must be called before threads are started. What the environment sets stays; without glibc
+    nothing is done.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(_M_ARENA_MAX, _ARENAS)

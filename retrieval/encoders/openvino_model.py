@@ -10,6 +10,10 @@ from retrieval.encoders.token_inputs import Prepared, Rows
 _BATCH_TOKENS = 2_048
 """Measured on two cores: 1,024 to 4,096 are equal, 16,384 is 20 % slower; a query waits for one pass of bulk work."""
 
+_KERNELS = 256
+"""Kernels kept for shapes that come again. With OpenVINO's own 5,000, a process that meets batches of all sizes went
+from .2 to .6 GiB and on; with this many it stays at .34, and is as fast (docs/log.md)."""
+
 
 class OpenVinoModel:
     """A compiled OpenVINO model; see `retrieval.encoders.model_encoder.TextModel`. No torch once the export is cached.
@@ -28,6 +32,7 @@ class OpenVinoModel:
         options: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "bf16" if backend == "openvino-bf16" else "f32",
+            "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS,
         }
         wanted = config.threads or threads()
         if wanted is not None:

@@ -276,6 +276,16 @@ def test_sigterm_lets_requests_under_way_end(controlled: Controlled, until: Unti
         assert stored(client).keys() == {"held", *(f"d{number}" for number in range(700))}
 
 
+def test_a_server_that_cannot_start_ends_with_a_status(tmp_path: Path) -> None:
+    """What restarts or watches servers would not know otherwise."""
+    config = tmp_path / "server.toml"
+    config.write_text(f'[encoders.default]\npath = "{tmp_path / "nowhere"}"\n', encoding="utf-8")
+    command = [sys.executable, "-m", "api.cli", "serve", "--data", tmp_path, "--config", config, "--port", "0"]
+    ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert str(tmp_path / "nowhere") in ended.stderr.decode().splitlines()[-1]
+
+
 def test_what_takes_too_long_does_not_keep_a_server_from_ending(controlled: Controlled) -> None:
     """Two compactions, one asked for and one that began by itself, and a write, all of which stand still for ever."""
     server, control = controlled({"drain_s": 1.0})
