@@ -23,6 +23,7 @@ from evaluation.spaces import Arm
 from evaluation.statistics import Values, benjamini_hochberg, bootstrap_interval, paired
 from evaluation.utility import Utility
 from index.durable import make_folders
+from index.errors import CorpusError
 from index.spec import IndexSpec, Kind
 
 Json: TypeAlias = dict[str, Any]
@@ -53,8 +54,10 @@ def number(values: Values, seed: int) -> Json:
 
 
 def vectors(setting: Setting) -> Json:
-    """Say what the vectors are."""
+    """Say what the vectors are. Raises CorpusError where all are the same: the order of the rows would be measured."""
     embedded = setting.vectors
+    if (embedded.documents == embedded.documents[0]).all():
+        raise CorpusError(f"all {len(embedded.documents):,} documents have the same vector: check texts and encoder")
     norms = np.linalg.norm(embedded.documents, axis=1)
     return {
         "dim": embedded.documents.shape[1],

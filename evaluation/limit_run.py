@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from evaluation.limit import SPLIT
 from evaluation.measures import Qrels, mean, per_query, run_of
-from evaluation.trec import read_qrels, read_queries
+from evaluation.task import read_task
 from index.errors import RequestError
 from retrieval.collection import SHARD, Collection, build
 from retrieval.collection_config import FILE, CollectionConfig, DenseField, collection_table, read_collection_config
@@ -63,17 +63,16 @@ class Standing:
 
 
 class Judged(NamedTuple):
-    """A LIMIT folder's queries that have judgements, and those."""
+    """A LIMIT folder's queries that have a relevant document, and their judgements."""
 
     queries: list[Query]
     qrels: Qrels
 
 
 def read_judged(folder: str | Path) -> Judged:
-    """Read queries.jsonl and qrels/test.tsv. Raises CorpusError on anything broken or missing."""
-    folder = Path(folder)
-    qrels = read_qrels(folder / "qrels" / f"{SPLIT}.tsv")
-    return Judged([query for query in read_queries(folder / "queries.jsonl") if query.id in qrels], qrels)
+    """Read the test split. Raises as `read_task`: its judgements name documents and queries that are there."""
+    task = read_task(folder, SPLIT)
+    return Judged(list(task.queries), task.qrels)
 
 
 def compare(
@@ -112,8 +111,8 @@ def opened(
 ) -> Iterator[Collection]:
     """Yield a collection of the dataset in `folder`, built at `home` unless it is there.
 
-    Raises RequestError when `home` holds a collection of another configuration; that its documents are the dataset's is
-    the caller's to know. Errors of building as `retrieval.collection.build`.
+    Raises RequestError when `home` holds a collection of another configuration; whether it holds what is judged,
+    `standing` looks. Errors of building as `retrieval.collection.build`.
     """
     if (home / SHARD / CURRENT).exists():
         if collection_table(read_collection_config(home / FILE)) != collection_table(config):
@@ -126,7 +125,17 @@ def opened(
 
 
 def standing(collection: Collection, mode: str, judged: Judged, *, progress: Progress = silent) -> Standing:
-    """Search every query to depth 100 and return MEASURES. Raises RequestError on an unknown mode."""
+    """Search every query to depth 100 and return MEASURES.
+
+    Raises RequestError on an unknown mode, and where the collection does not hold what is judged.
+    """
+    wanted = list(dict.fromkeys(doc_id for grades in judged.qrels.values() for doc_id in grades))
+    missing = [doc_id for doc_id, found in zip(wanted, collection.stored(wanted), strict=True) if found is None]
+    if missing:
+        raise RequestError(
+            f"{collection.folder} lacks {len(missing):,} of {len(wanted):,} judged documents, such as {missing[0]!r}: "
+            "is it a collection of this dataset?"
+        )
     begin = time.perf_counter()
     rankings = []
     for start in range(0, len(judged.queries), _BATCH):

@@ -39,18 +39,21 @@ def per_query_many(measures: Sequence[str], run: Run, qrels: Qrels) -> dict[str,
 
     Our order is the ranking: the scores handed on are -rank, so that ties and float formatting cannot reorder it. A
     document that comes twice (passage grouping) counts where it comes first.
-    Raises ConfigError on an unknown measure, CorpusError on a grade beyond 1,000,000.
+    Raises ConfigError on an unknown measure, CorpusError on a grade beyond 1,000,000, on a NUL character in an id, and
+    on a measure such as R(rel=2)@10 where no grade at all is so high.
     """
     names = list(dict.fromkeys(measures))
     ours = {name: _capped_cutoff(name) for name in names if _RP.fullmatch(name)}
     parsed = {name: _parsed(name) for name in names if name not in ours}
-    _check_grades(qrels)
+    check_grades(qrels)
     ranked = {query: list(dict.fromkeys(doc_ids)) for query, doc_ids in run.items() if query in qrels and doc_ids}
     values = {name: dict.fromkeys(sorted(qrels), 0.0) for name in names}
     for name, cutoff in ours.items():
         for query, doc_ids in ranked.items():
             values[name][query] = _capped_r_precision(doc_ids, qrels[query], cutoff)
     if parsed:
+        _check_ids(ranked, qrels)
+        _check_levels(parsed, qrels)
         judged = {query: dict(grades) for query, grades in qrels.items()}
         scored = {
             query: {doc_id: -float(rank) for rank, doc_id in enumerate(doc_ids, start=1)}
@@ -89,7 +92,7 @@ def _providers() -> Any:
 def _parsed(name: str) -> Any:
     """Return ir-measures' measure of that name.
 
-    Its cutoff and least relevant grade are checked here: at nDCG@0 trec_eval ends the process.
+    Its cutoff, least relevant grade and gains are checked here: at nDCG@0 trec_eval ends the process.
     """
     import ir_measures  # noqa: PLC0415  heavy
 
@@ -102,9 +105,16 @@ def _parsed(name: str) -> Any:
     sound = all(
         type(value) is int and 1 <= value <= bounds[key] for key, value in measure.params.items() if key in bounds
     )
-    if not supported or not sound:
+    if not supported or not sound or not _sound_gains(measure.params.get("gains", {})):
         raise _unknown(name)
     return measure
+
+
+def _sound_gains(gains: object) -> bool:
+    """Return whether the gains of grades, as in nDCG(gains={1:1,2:3})@10, are numbers that trec_eval can take."""
+    return isinstance(gains, dict) and all(
+        type(number) is int and abs(number) <= LARGEST_GRADE for pair in gains.items() for number in pair
+    )
 
 
 def _capped_cutoff(name: str) -> int:
@@ -121,7 +131,8 @@ def _unknown(name: str) -> ConfigError:
     )
 
 
-def _check_grades(qrels: Qrels) -> None:
+def check_grades(qrels: Qrels) -> None:
+    """Raise CorpusError on a grade beyond 1,000,000."""
     for query, grades in qrels.items():
         for doc_id, grade in grades.items():
             if abs(grade) > LARGEST_GRADE:
@@ -129,6 +140,23 @@ def _check_grades(qrels: Qrels) -> None:
                     f"the grade of document {doc_id!r} for query {query!r} is {grade:,}: expected at most "
                     f"{LARGEST_GRADE:,}, and small integers where nDCG is to say anything"
                 )
+
+
+def _check_ids(run: Run, qrels: Qrels) -> None:
+    """Raise CorpusError on an id with a NUL character: trec_eval would end it there, and take it for another."""
+    for of_query in (run, qrels):
+        for query, doc_ids in of_query.items():
+            broken = next((name for name in (query, *doc_ids) if "\0" in name), None)
+            if broken is not None:
+                raise CorpusError(f"id {broken!r} of query {query!r} holds a NUL character: name it otherwise")
+
+
+def _check_levels(measures: Mapping[str, Any], qrels: Qrels) -> None:
+    highest = max((grade for grades in qrels.values() for grade in grades.values()), default=0)
+    for name, measure in measures.items():
+        level = measure.params.get("rel", 0)
+        if qrels and level > highest:
+            raise CorpusError(f"measure {name!r}: no document is judged {level} or higher, the highest is {highest}")
 
 
 def _capped_r_precision(doc_ids: Sequence[str], grades: Mapping[str, int], cutoff: int) -> float:

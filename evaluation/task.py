@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.measures import Qrels, Run
+from evaluation.measures import Qrels, Run, check_grades
 from evaluation.trec import read_qrels, read_queries
 from index.errors import CorpusError, ShapeError
 from index.types import Rows
@@ -72,6 +72,7 @@ class Task:
                 f"the judgements of task {self.name!r} name {len(unknown):,} documents that its corpus does not hold: "
                 f"{_some(unknown)}; are judgements and corpus of the same release?"
             )
+        check_grades(self.qrels)
         ids = [query.id for query in self.queries]
         barren = [query for query in ids if not any(grade > 0 for grade in self.qrels.get(query, {}).values())]
         if not ids or barren or len(set(ids)) != len(ids) or self.qrels.keys() - set(ids):

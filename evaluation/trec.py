@@ -5,6 +5,7 @@ escapes (`Geneva Durben` becomes `Geneva%20Durben`) and read back the same way; 
 The score column is -rank: sorted by it, whatever the tool's rule for ties and its float width, a run keeps our order.
 """
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,8 +41,11 @@ def escape_id(text: str) -> str:
 
 
 def unescape_id(column: str) -> str:
-    """Return the id that a TREC column stands for."""
-    return unquote(column)
+    """Return the id that a TREC column stands for; a column whose escapes are not UTF-8 stands for itself."""
+    try:
+        return unquote(column, errors="strict")
+    except UnicodeDecodeError:
+        return column
 
 
 def write_run(path: str | Path, rankings: Iterable[Ranking], tag: str) -> RunSize:
@@ -152,6 +156,8 @@ def read_qrels(path: str | Path) -> Qrels:
         if judged is None:
             continue
         query_id, doc_id, grade = judged
+        if not query_id.strip() or not doc_id.strip():
+            raise CorpusError(f"{place}: the {'document' if query_id.strip() else 'query'}'s id is empty")
         known = qrels.setdefault(query_id, {}).setdefault(doc_id, grade)
         if known != grade:
             raise CorpusError(f"{place}: {doc_id!r} is judged {known} and {grade} for query {query_id!r}: keep one")
@@ -195,6 +201,8 @@ def _number(text: str, place: str) -> float:
     value = float(text)
     if value != value:  # noqa: PLR0124  NaN: it has no place in an order
         raise CorpusError(f"{place}: score is NaN, which has no place in an order")
+    if math.isinf(value) and "inf" not in text.lower():
+        raise CorpusError(f"{place}: score {text!r} is more than a float64 holds: it would tie with others of its kind")
     return value
 
 

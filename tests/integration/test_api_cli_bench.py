@@ -204,6 +204,48 @@ def test_bad_input_is_one_line(
     assert message in said.err
 
 
+HEADER = "query-id\tcorpus-id\tscore\n"
+BLANK = "".join(json.dumps({"_id": f"<b>{row}</b>", "text": ""}) + "\n" for row in range(DOCUMENTS))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("qrels/test.tsv", f"{HEADER}q0\tz\t1\n", "name 1 documents that its corpus does not hold: 'z'"),
+        ("qrels/test.tsv", f"{HEADER}q0\t<b>0</b>\t1\nz\t<b>0</b>\t1\n", "judges 1 queries that have no text: 'z'"),
+        ("qrels/test.tsv", f"{HEADER}q0\t<b>0</b>\t0\nq1\t<b>0</b>\t-1\n", "none of its 2 queries has a relevant doc"),
+        ("qrels/test.tsv", f"{HEADER}q0\t<b>0</b>\tgood\n", "test.tsv line 2: grade 'good' is not an integer"),
+        ("qrels/test.tsv", f"{HEADER}q0\t<b>0</b>\t9999999\n", "for query 'q0' is 9,999,999"),
+        ("qrels/test.tsv", HEADER, "holds no judgements"),
+        ("qrels/test.tsv", bytes(range(128, 256)), "is not UTF-8"),
+        ("queries.jsonl", "", "holds no queries"),
+        ("queries.jsonl", '{"_id": "q0", "text": ""}\n', "line 1: the query's text is empty"),
+        ("queries.jsonl", None, "it has no queries.jsonl"),
+        ("corpus.jsonl", "", "holds no documents"),
+        ("corpus.jsonl", "{\n", "corpus.jsonl line 1: broken JSON"),
+        ("corpus.jsonl", '{"_id": "a", "text": "b"}\n' * 2, "line 2: document id 'a' is used twice"),
+        ("corpus.jsonl", None, "it has no corpus.jsonl"),
+        ("corpus.jsonl", BLANK, "all 120 documents have the same vector"),
+    ],
+)
+def test_a_broken_dataset_is_one_line_and_nothing_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str | bytes | None, message: str
+) -> None:
+    path = write_dataset(tmp_path / "set") / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    out = tmp_path / "out"
+    options = ["--encoder", "hashing", "--set", "dim=32"]
+    assert main(["bench", str(tmp_path / "set"), "--out", str(out), *options]) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert message in said.err
+    assert not (out / "results.json").exists()
+    assert not (out / "index.html").exists()
+
+
 def test_a_folder_that_is_in_use_is_refused(made: tuple[Path, Path, Any], capsys: pytest.CaptureFixture[str]) -> None:
     dataset, out, _ = made
     lock = WriterLock(out)

@@ -1,9 +1,11 @@
 """`grapnel evaluate` as its users meet it: real processes, real files, one clear line where there is no number."""
 
+import gzip
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,9 @@ def test_a_single_query_has_no_interval_and_no_p_value(tmp_path: Path) -> None:
         ("q Q0 a 1 2 t\nq Q0 a 2 1 t\n", None, [], 1, "line 2: document 'a' is ranked twice for query 'q'"),
         ("q Q0 a\n", None, [], 1, "line 1: found 3 columns, expected 6"),
         ("other Q0 a 1 1 t\n", None, [], 1, "do the ids match?"),
+        ("q Q0 a 1 1e999 t\n", None, [], 1, "line 1: score '1e999' is more than a float64 holds"),
+        (None, "q\ta\t1\n\tb\t1\n", [], 1, "line 2: the query's id is empty"),
+        ("q Q0 a%00 1 1 t\n", None, [], 1, "holds a NUL character"),
         (None, "q\ta\tgood\n", [], 1, "line 1: grade 'good' is not an integer"),
         (None, "q\ta\t1.5\n", [], 1, "line 1: grade '1.5' is not an integer"),
         (None, "q\ta\t0\nr\tb\t-1\n", [], 1, "none of the 2 judged queries has a relevant document"),
@@ -157,6 +162,41 @@ def test_bad_input_is_one_line_and_no_number(
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+def as_text(path: Path) -> Path:
+    path.write_bytes("\ufeffq Q0 a 1 1 t\r\n\r\nr Q0 b 1 1 t\r\n".encode())
+    return path
+
+
+def zipped(path: Path) -> Path:
+    path = path.with_suffix(".trec.gz")
+    path.write_bytes(gzip.compress(b"q Q0 a 1 1 t\nr Q0 b 1 1 t\n"))
+    return path
+
+
+@pytest.mark.parametrize("made", [as_text, zipped])
+def test_other_line_ends_a_byte_order_mark_and_compression_change_no_number(
+    made: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    qrels = tmp_path / "qrels.tsv"
+    qrels.write_bytes("\ufeffquery-id\tcorpus-id\tscore\r\nq\ta\t1\r\nr\ta\t1\r\n".encode())
+    value = answer("evaluate", made(tmp_path / "run.trec"), "--qrels", qrels, "--measures", "RR")
+    assert (value["queries"]["judged"], value["measures"]["RR"]["mean"]) == (2, 0.5)
+
+
+def test_files_that_are_no_text_are_one_line(tmp_path: Path) -> None:
+    good, qrels = as_text(tmp_path / "run.trec"), tmp_path / "qrels.tsv"
+    qrels.write_text("q\ta\t1\nr\tb\t1\n", encoding="utf-8")
+    cut = tmp_path / "cut.gz"
+    cut.write_bytes(gzip.compress(good.read_bytes())[:-9])
+    (tmp_path / "binary").write_bytes(bytes(range(128, 256)))
+    (tmp_path / "utf16").write_bytes(good.read_text("utf-8-sig").encode("utf-16"))
+    said = {"cut.gz": "damaged or cut off", "binary": "is not UTF-8", "utf16": "UTF-16", ".": "cannot read"}
+    for name, message in said.items():
+        done = grapnel("evaluate", tmp_path / name, "--qrels", qrels)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), name
+        assert message in done.stderr
 
 
 def test_errors_for_programs_are_json(tmp_path: Path) -> None:

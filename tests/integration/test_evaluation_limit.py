@@ -13,7 +13,7 @@ import pytest
 from api.cli import main
 from evaluation.limit import LimitConfig, generate, write
 from evaluation.limit_run import MEASURES, RETRIEVERS, compare, compare_modes, opened, read_judged, standing
-from index.errors import RequestError, StorageError
+from index.errors import CorpusError, RequestError
 from retrieval.collection_config import CollectionConfig
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def grapnel(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def answer(*arguments: str | Path) -> Any:
     done = grapnel(*arguments, "--json")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr  # which says how far it is, when that takes seconds
     return json.loads(done.stdout)
 
 
@@ -94,8 +94,52 @@ def test_unknown_retrievers_and_folders_are_refused(small: Path, tmp_path: Path)
         compare(small, ["bm25", "bm26"], tmp_path)
     with pytest.raises(RequestError, match="none is unknown"):
         compare(small, [], tmp_path)
-    with pytest.raises(StorageError, match=r"test\.tsv"):
+    with pytest.raises(CorpusError, match="not a BEIR folder"):
         compare(tmp_path, ["bm25"], tmp_path / "work")
+
+
+HEADER = "query-id\tcorpus-id\tscore\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("qrels/test.tsv", f"{HEADER}q\ta\t1\nq\tz\t1\n", "name 1 documents that its corpus does not hold: 'z'"),
+        ("qrels/test.tsv", f"{HEADER}q\ta\t1\nr\ta\t1\n", "judges 1 queries that have no text: 'r'"),
+        ("qrels/test.tsv", f"{HEADER}q\ta\t0\n", "none of its 1 queries has a relevant document"),
+        ("qrels/test.tsv", f"{HEADER}q\ta\tgood\n", "line 2: grade 'good' is not an integer"),
+        ("qrels/test.tsv", f"{HEADER}q\ta\t9999999\n", "the grade of document 'a' for query 'q' is 9,999,999"),
+        ("qrels/test.tsv", "", "holds no judgements"),
+        ("queries.jsonl", "", "holds no queries"),
+        ("corpus.jsonl", "", "holds no documents"),
+    ],
+)
+def test_a_broken_dataset_is_one_line_and_no_number(
+    name: str, text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text(f"{HEADER}q\ta\t1\n", encoding="utf-8")
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "Who likes tea?"}\n', encoding="utf-8")
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "a", "text": "A likes tea."}\n', encoding="utf-8")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert main(["limit", "run", str(tmp_path), "--retrievers", "bm25"]) == 1
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert message in shown.err
+
+
+def test_a_collection_of_other_documents_is_refused(
+    tmp_path: Path, hashing_config: Callable[..., CollectionConfig]
+) -> None:
+    for seed in (0, 1):
+        write(tmp_path / str(seed), generate(LimitConfig(queries=10, seed=seed)))
+    with opened(tmp_path / "0", hashing_config(dim=16), tmp_path / "c"):
+        pass
+    with (
+        opened(tmp_path / "1", hashing_config(dim=16), tmp_path / "c") as collection,
+        pytest.raises(RequestError, match="is it a collection of this dataset"),
+    ):
+        compare_modes(tmp_path / "1", collection)
 
 
 def test_commands_generate_and_run(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from evaluation.funnel import PLAYERS, Cells, covered, funnel, validation_part
 from evaluation.ledger import RERANK
 from evaluation.spaces import Space, fit
 from evaluation.utility import Utility, from_labels, reordered
+from index.ann import AnnIndex
+from index.ann_build import write_index
 from index.errors import ConfigError, RequestError
 from index.faiss_library import load_faiss
 from index.spec import IndexParams, IndexSpec, Kind
@@ -102,6 +104,29 @@ def test_terms_and_charges_sum_for_every_query(
         assert changes["ann"].any()
         assert changes["quantisation"].any()
         assert result.coverage.mean() < 0.9
+
+
+def test_stages_are_what_searches_of_their_own_are_worth(
+    tmp_path: Path, data: Labelled, spaces: list[Space], utility: Utility
+) -> None:
+    # The deployed pipeline as anybody would build it: sq8 codes in a graph, under inner product, with little effort.
+    effort = Effort(ef=K, refine=K)
+    cells = Cells(tmp_path / "cells", IndexSpec("hnsw-sq8"), K, effort)
+    ledger = funnel(spaces, "ip", data.queries, utility, cells, validation=VALIDATION).ledger
+    stages, held = dict(ledger.stages), np.setdiff1d(np.arange(120), VALIDATION)
+    folder = tmp_path / "own"
+    folder.mkdir()
+    write_index(folder, iter([data.documents]), 16, COUNT, IndexSpec("hnsw-sq8", "ip"))
+    found = AnnIndex.open(folder, "ip").search(data.queries, K, effort=effort).rows
+    assert ledger.final.tolist() == utility(found)[held].tolist()
+    # Exact search, by definition: best first by inner product, and by cosine of what is left without the mean.
+    products = data.queries @ data.documents.T
+    assert stages["metric"] == pytest.approx(utility(np.argsort(-products, axis=1)[:, :K])[held], abs=1e-12)
+    mean = data.documents.mean(axis=0, dtype=np.float64)
+    moved, asked = data.documents - mean, data.queries - mean
+    cosines = asked @ (moved / np.linalg.norm(moved, axis=1, keepdims=True)).T
+    assert stages["embedding"] == pytest.approx(utility(np.argsort(-cosines, axis=1)[:, :K])[held], abs=1e-12)
+    assert ledger.ceiling.tolist() == [1.0] * len(held)  # classes of twenty, ten places
 
 
 def test_cells_without_approximation_look_at_everything(tmp_path: Path, data: Labelled, spaces: list[Space]) -> None:

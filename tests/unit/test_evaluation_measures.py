@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import Any
 
 import pytest
 
@@ -128,6 +129,9 @@ def test_random_rankings_agree_with_the_definition() -> None:
         "AP(rel=0)",
         "AP(rel=True)",
         "nDCG(dcg='exp-log2')@10",
+        "nDCG(gains={1:1e308})@10",
+        "nDCG(gains={1:1000000000})@10",
+        "nDCG(gains='high')@10",
         "ERR@10",
         "RP",
         "RP@0",
@@ -144,8 +148,25 @@ def test_unknown_measures_are_refused(measure: str) -> None:
         check_measures(["AP", measure])
 
 
+def test_gains_may_be_other_than_grades() -> None:
+    qrels = {"q": {"a": 1, "b": 2}}
+    second = 1 / math.log2(3)
+    assert per_query("nDCG@2", {"q": ["a", "b"]}, qrels)["q"] == pytest.approx((1 + 2 * second) / (2 + second))
+    found = per_query("nDCG(gains={1:1,2:8})@2", {"q": ["a", "b"]}, qrels)["q"]
+    assert found == pytest.approx((1 + 8 * second) / (8 + second))
+
+
+def test_a_level_that_no_document_reaches_is_refused() -> None:
+    qrels = {"q": {"a": 2}, "r": {"a": 1}}
+    assert per_query("R(rel=2)@10", {"q": ["a"], "r": ["a"]}, qrels) == {"q": 1.0, "r": 0.0}
+    with pytest.raises(CorpusError, match="no document is judged 3 or higher, the highest is 2"):
+        per_query("R(rel=3)@10", {"q": ["a"]}, qrels)
+
+
 def test_known_measures_are_known_before_anything_is_measured() -> None:
-    check_measures(["nDCG@10", "nDCG", "RR", "AP(rel=2)", "Rprec", "IPrec@0.1", "Judged@10", "Bpref", "RP@10"])
+    check_measures(
+        ["nDCG@10", "nDCG(gains={1:3})", "nDCG", "RR", "AP(rel=2)", "Rprec", "IPrec@0.1", "Judged@10", "Bpref", "RP@10"]
+    )
 
 
 def test_several_measures_in_one_pass_are_each_alone() -> None:
@@ -186,6 +207,19 @@ def test_a_document_that_comes_twice_counts_where_it_comes_first() -> None:
 def test_grades_that_would_silently_break_the_engine_are_refused(grade: int) -> None:
     with pytest.raises(CorpusError, match="grade of document 'a' for query 'q'"):
         per_query("nDCG@10", {"q": ["a"]}, {"q": {"a": grade}})
+
+
+@pytest.mark.parametrize(
+    ("run", "qrels"),
+    [
+        ({"q": ["a\0b"]}, {"q": {"a": 1}}),  # to trec_eval the same document
+        ({"q": ["a"]}, {"q": {"a\0": 1}}),
+        ({"q\0": ["a"]}, {"q\0": {"a": 1}}),
+    ],
+)
+def test_ids_that_the_engine_would_cut_off_are_refused(run: dict[str, list[str]], qrels: dict[str, Any]) -> None:
+    with pytest.raises(CorpusError, match="holds a NUL character"):
+        per_query("nDCG@10", run, qrels)
 
 
 def test_negative_grades_are_not_relevant() -> None:

@@ -81,6 +81,11 @@ def test_compressed_files_are_read(folder: Path) -> None:
         ("qrels/dev.tsv", f"{HEADER}q9\ta\t1\n", "judges 1 queries that have no text: 'q9'"),
         ("qrels/dev.tsv", f"{HEADER}q1\ta\t0\nq2\ta\t-1\n", "none of its 2 queries has a relevant document"),
         ("qrels/dev.tsv", f"{HEADER}q1\ta\tyes\n", "line 2: grade 'yes' is not an integer"),
+        (
+            "qrels/dev.tsv",
+            f"{HEADER}q1\ta\t-1000001\nq1\tb c\t1\n",
+            "the grade of document 'a' for query 'q1' is -1,000,001",
+        ),
         ("corpus.jsonl", lines([CORPUS[0], CORPUS[0]]), "line 2: document id 'a' is used twice"),
         ("corpus.jsonl", "\n", "holds no documents"),
         ("queries.jsonl", "\n", "holds no queries"),

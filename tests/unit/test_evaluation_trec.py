@@ -81,6 +81,7 @@ def test_scores_may_be_written_in_any_usual_way(tmp_path: Path) -> None:
         ("q Q0 a 1 0x1 t\n", "line 1: score '0x1' is not a number"),
         ("q Q0 a 1 -NaN t\n", "line 1: score is NaN"),
         ("q Q0 a 1 nan t\n", "line 1: score is NaN"),
+        ("q Q0 a 1 2 t\nq Q0 b 2 -1e309 t\n", "line 2: score '-1e309' is more than a float64 holds"),
     ],
 )
 def test_a_broken_run_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
@@ -131,12 +132,24 @@ def test_judgements_are_read_from_beir_and_from_trec(tmp_path: Path) -> None:
         ("q\ta\t\n", "line 1: grade '' is not an integer"),
         ("q\ta\thigh\n", "line 1: grade 'high' is not an integer"),
         ("q a 1\n", "line 1: expected 3 columns"),
+        ("q\ta\t1\n\ta\t1\n", "line 2: the query's id is empty"),
+        ("q\t \t1\n", "line 1: the document's id is empty"),
         ("query-id\tcorpus-id\tscore\n", "holds no judgements"),
     ],
 )
 def test_broken_judgements_are_refused_with_their_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(CorpusError, match=message):
         read_qrels(written(tmp_path / "qrels", text))
+
+
+def test_columns_that_are_no_escapes_of_ours_stand_for_themselves(tmp_path: Path) -> None:
+    # Read as UTF-8, the first two would be the same id: one character that stands for what is broken.
+    run = read_run(written(tmp_path / "run", "q Q0 %ff 1 4 t\nq Q0 %fe 2 3 t\nq Q0 100% 3 2 t\nq Q0 %zz 4 1 t\n"))
+    assert run == {"q": ["%ff", "%fe", "100%", "%zz"]}
+
+
+def test_infinite_scores_have_a_place(tmp_path: Path) -> None:
+    assert read_run(written(tmp_path / "run", "q Q0 a 1 -inf t\nq Q0 b 2 Infinity t\n")) == {"q": ["b", "a"]}
 
 
 def test_only_what_separates_columns_is_escaped() -> None:

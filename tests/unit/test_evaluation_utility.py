@@ -47,6 +47,15 @@ def test_padding_and_repetitions_hold_nothing() -> None:
     assert recall(np.empty((1, 0), np.int64)).tolist() == [0.0]
 
 
+@pytest.mark.parametrize("measure", ["nDCG@3", "R@3", "RP@3", "AP", "RR", "Rprec", "Success@3", "Hit@3"])
+def test_answers_to_half_of_the_queries_are_worth_half(measure: str) -> None:
+    task = Judged("ab", {name: {"a": 1, "b": 1} for name in "wxyz"})
+    utility = from_qrels(measure, task)
+    nothing = [-1, -1]
+    assert utility(rows([0, 1], nothing, [1, 0], nothing)).tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert utility(np.empty((4, 0), np.int64)).tolist() == [0.0] * 4
+
+
 def test_a_measure_reads_no_further_than_its_cut() -> None:
     task = Judged("abc", {"q": {"c": 1}})
     found = rows([0, 1, 2])
