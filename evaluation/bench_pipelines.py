@@ -9,7 +9,7 @@ import numpy as np
 from evaluation.bench_sections import Json, Setting, funnel_json
 from evaluation.bench_vectors import Embedded, Embeddings
 from evaluation.funnel import Cells, funnel, validation_part
-from evaluation.measures import Run, per_query_many, run_of
+from evaluation.measures import Run, deepest, per_query_many, run_of
 from evaluation.statistics import bootstrap_intervals, holm, paired
 from index.choose import resolve
 from index.durable import make_folders
@@ -20,10 +20,10 @@ from retrieval.collection_config import CollectionConfig, DenseField
 from retrieval.field_vectors import Encoders
 from retrieval.pipeline_config import PipelineConfig, check_pipeline, modes
 from retrieval.progress import Progress
-from retrieval.types import SearchRequest
+from retrieval.types import Ranking, SearchRequest
 
 _DEPTH: Final = 100
-"""Results a pipeline is asked for."""
+"""Results a pipeline is asked for, more where a measure reads more."""
 
 _BATCH: Final = 64
 
@@ -53,9 +53,9 @@ def whole_pipeline(
         collection.load(documents, progress, len(documents))
         collection.compact(progress)
         pipeline = check_pipeline(named.pipeline, collection.config, named.name)
-        runs = {
-            mode: _run(collection, pipeline, mode, setting, progress) for mode in modes(pipeline, collection.config)
-        }
+        depth = max(_DEPTH, setting.k, deepest(measures))
+        asked = [SearchRequest(query, k=depth) for query in data.task.queries]
+        runs = {mode: _run(collection, pipeline, mode, asked, progress) for mode in modes(pipeline, collection.config)}
     queries, qrels = len(data.task.queries), data.task.qrels
     rows = data.task.rows_of(runs[pipeline.default])
     ledger, reason = _ledger_or_reason(setting, named, rows, embeddings)
@@ -96,13 +96,13 @@ def _field_name(config: CollectionConfig, name: str) -> str:
     return "lexical" if field is None else f"dense, {field.encoder.kind}, {field.index}, {field.metric}"
 
 
-def _run(collection: Collection, pipeline: PipelineConfig, mode: str, setting: Setting, progress: Progress) -> Run:
-    queries = setting.vectors.data.task.queries
-    rankings = []
-    for start in range(0, len(queries), _BATCH):
-        requests = [SearchRequest(query, k=_DEPTH) for query in queries[start : start + _BATCH]]
-        rankings += collection.search_many(requests, mode=mode, config=pipeline)
-        progress(f"search {mode}", len(rankings), len(queries))
+def _run(
+    collection: Collection, pipeline: PipelineConfig, mode: str, asked: Sequence[SearchRequest], progress: Progress
+) -> Run:
+    rankings: list[Ranking] = []
+    for start in range(0, len(asked), _BATCH):
+        rankings += collection.search_many(asked[start : start + _BATCH], mode=mode, config=pipeline)
+        progress(f"search {mode}", len(rankings), len(asked))
     return run_of(rankings)
 
 

@@ -81,6 +81,14 @@ def check_measures(measures: Iterable[str]) -> None:
             _parsed(name)
 
 
+def deepest(measures: Iterable[str]) -> int:
+    """Return the largest cutoff of some measures, 0 where none has one. Raises ConfigError on an unknown measure."""
+    return max(
+        (_capped_cutoff(name) if _RP.fullmatch(name) else _parsed(name).params.get("cutoff", 0) for name in measures),
+        default=0,
+    )
+
+
 def _providers() -> Any:
     """Return the engines that need no other program or package, in order of preference."""
     import ir_measures  # noqa: PLC0415  heavy

@@ -8,7 +8,8 @@ from html import escape
 from pathlib import Path
 
 from evaluation.findings import findings, result_of
-from evaluation.report_parts import PARTS, Results
+from evaluation.report_html import Results
+from evaluation.report_parts import PARTS
 from evaluation.report_style import STYLE
 from index.durable import write_atomic
 

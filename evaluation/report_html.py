@@ -3,7 +3,10 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
+
+Results: TypeAlias = Mapping[str, Any]
+"""What a benchmark found, see evaluation.bench."""
 
 Row: TypeAlias = Sequence[str | float | int | None]
 
