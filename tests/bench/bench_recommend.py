@@ -8,8 +8,7 @@ Options of `collect`: --hashing (no model), --sizes 2000, --runs FILE (default: 
 Set OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 GRAPNEL_THREADS=1: times are of one thread. Collecting goes on where it
 was stopped. Vectors are kept under .bench/recommend. What ships was collected by
 
-    collect --sizes 2000; collect wikispeedia --sizes 8000,20000; collect tldr-pages medquad --sizes 8000
-    collect medquad esco-skill --hashing --sizes 20000
+    collect; collect wikispeedia --sizes 8000; collect tldr-pages medquad esco-skill --hashing --sizes 20000
 """
 
 import argparse

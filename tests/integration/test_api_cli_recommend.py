@@ -16,7 +16,7 @@ from evaluation.advice import Asked, Wishes
 from evaluation.choose_index import choose_index
 from evaluation.choose_metric import choose_metric
 from evaluation.collection_sample import FieldSample, sample_field
-from evaluation.cone import SHAPES, Labelled, labelled
+from evaluation.cone import Labelled, Shape, labelled
 from evaluation.features import features
 from evaluation.iceberg_rule import Measured, choose
 from evaluation.recommend import recommend
@@ -179,8 +179,8 @@ def test_without_labels_the_metric_is_the_trees_and_says_why() -> None:
     assert found.path
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_no_leaf_away_from_one_length_guesses_inner_product_where_it_fails(shape: Any) -> None:
+@pytest.mark.parametrize("shape", ["jitter", "cone-jitter"])
+def test_inner_product_is_not_guessed_where_lengths_mean_nothing(shape: Shape) -> None:
     data = labelled(shape, count=1_500, classes=100, queries=50)
     found = choose_metric(sample_of(data), None, "cosine", Wishes())
     assert found.metric != "ip"
