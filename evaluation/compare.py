@@ -172,7 +172,9 @@ def _notes(name: str, run: Run, usable: Qrels, coverage: Coverage) -> tuple[str,
         notes.append(f"{coverage.unjudged:,} queries of the {name} were judged by nobody: they are left out")
     if not any(usable[query].get(doc_id, 0) > 0 for query in usable for doc_id in run.get(query, ())):
         notes.append(f"the {name} holds no relevant document at all: are its document ids those of the judgements?")
-    if coverage.judged < FEW:
+    if coverage.judged == 1:
+        notes.append("one query says nothing of others: there is no interval")
+    elif coverage.judged < FEW:
         notes.append(f"{coverage.judged} queries are few: the intervals are narrower than they should be")
     return tuple(notes)
 

@@ -117,8 +117,9 @@ def _probes(results: Results) -> Part:
         )
     body = paragraph(
         "What becomes of the utility when one thing changes. A cell says by how much it differs from what it is "
-        "compared with (see the tables), in per cent of that; red is lost, green is gained, bold is more than chance "
-        "at 95 %, and a dash means that there was nothing to find."
+        "compared with (see the tables), in per cent of that; red is lost, green is gained, and a dash means that "
+        "there was nothing to find. Bold is more than chance at 95 %, which only probes that compare the same queries "
+        "one by one can tell."
     )
     title = f"Change of {results['settings']['measure']} by probe and setting"
     return Part("probes", "Probes", body + figure(title, heat_map(title, lines)) + tables)
@@ -137,7 +138,7 @@ def _heat(label: str, row: Mapping[str, Any]) -> Cell:
     reference, change = row["reference"], row["change"]
     if not reference:
         return Cell(label, "\u2013", None, sure=False)
-    sure = not row["low"] <= reference <= row["high"] if change is None else change["low"] > 0 or change["high"] < 0
+    sure = change is not None and (change["low"] > 0 or change["high"] < 0)
     ratio = row["mean"] / reference
     percent = round(100 * (ratio - 1))
     return Cell(label, "0 %" if percent == 0 else f"{percent:+d} %".replace("-", "\u2212"), ratio, sure)

@@ -73,7 +73,7 @@ def test_guesses_stand_beside_what_was_measured(setting: Setting) -> None:
     tree, iceberg, measured = (found["choices"][name] for name in ("tree", "iceberg", "measured"))
     assert (tree["metric"], tree["family"], tree["exact"]["mean"]) == ("ip", "lists", 0.5)
     assert tree["setting"]["name"] == "ivf-rabitq best"  # the faster of the two lists
-    assert tree["why"] == "5 runs of digits, mean regret 0.0100"
+    assert tree["why"] == "5 runs of 1 datasets with such vectors, mean regret 0.0100"
     seen = recommendation(setting, replace(TREE, datasets={"words": "abstracts"}), metrics(), None, None)
     assert seen["choices"]["tree"]["why"] == f"{tree['why']}; it was fitted to this dataset, too"
     assert found["path"] == ["d = 64 > 40"]

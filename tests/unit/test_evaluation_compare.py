@@ -88,6 +88,7 @@ def test_other_document_ids_are_noticed() -> None:
 def test_few_queries_are_noticed_and_one_has_no_interval() -> None:
     assert evaluate({"q": ["a"]}, {"q": {"a": 1}, "r": {"a": 1}}, ["RR"]).notes[-1].startswith("2 queries are few")
     found = evaluate({"q": ["b", "a"]}, {"q": {"a": 1}}, ["RR"], baseline={"q": ["a"]})
+    assert found.notes == ("one query says nothing of others: there is no interval",)
     result = found.measures[0]
     assert (result.mean, result.baseline_mean) == (0.5, 1.0)
     assert result.interval is result.baseline_interval is result.comparison is result.p_holm is None
