@@ -76,7 +76,7 @@ def test_guesses_stand_beside_what_was_measured(setting: Setting) -> None:
     assert tree["why"] == "5 runs of 1 datasets with such vectors, mean regret 0.0100"
     seen = recommendation(setting, replace(TREE, datasets={"words": "abstracts"}), metrics(), None, None)
     assert seen["choices"]["tree"]["why"] == f"{tree['why']}; it was fitted to this dataset, too"
-    assert found["path"] == ["d = 64 > 40"]
+    assert found["path"] == ["dimension (d) 64 > 40"]
     assert found["tree"] == TREE.text()
     assert (iceberg["metric"], iceberg["family"], iceberg["setting"]) == ("ip", "lists", tree["setting"])
     assert iceberg["why"].endswith("ScaNN, Fargo")
