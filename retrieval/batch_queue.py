@@ -28,6 +28,9 @@ _ISOLATED = (ArithmeticError, GrapnelError, LookupError, MemoryError, RuntimeErr
 RuntimeError). Anything else ends the worker thread, shows its traceback through `threading.excepthook`, and a new
 worker goes on: either way the items of the batch are tried alone and only the bad one fails."""
 
+_WORKER = "grapnel-batcher"
+"""The name of every worker's thread."""
+
 _EXIT_S = 5.0
 """How long an ending interpreter waits for the batch in the model: ending inside native code aborts the process."""
 
@@ -195,7 +198,7 @@ class Core(Generic[T, R]):
 
     def _ensure_worker(self) -> None:
         if self._worker is None:
-            worker = threading.Thread(target=_work, args=(self,), name="grapnel-batcher", daemon=True)
+            worker = threading.Thread(target=_work, args=(self,), name=_WORKER, daemon=True)
             self._asleep = False
             worker.start()
             self._worker = worker
@@ -391,8 +394,10 @@ def _at_exit() -> None:
     for core in list(_cores):
         core.retire()
         core.fail_queued()
-    for core in list(_cores):
-        core.join(end)
+    # The threads, not the cores: a worker whose batcher is gone frees the model as the last thing it does.
+    for thread in threading.enumerate():
+        if thread.name == _WORKER:
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 _cores: "weakref.WeakSet[Core[Any, Any]]" = weakref.WeakSet()

@@ -221,6 +221,38 @@ def test_an_ending_interpreter_tells_every_future(ending: str) -> None:
     assert done.stdout.splitlines() == ["failed OverloadedError", "computed [0]", "told [0]"]
 
 
+FREED = """
+import time
+from retrieval.batching import Batcher
+
+class Model:
+    def __call__(self, items):
+        return items
+
+    def __del__(self):
+        time.sleep(0.5)
+        print("freed", flush=True)
+
+batcher = Batcher(Model())
+batcher.run([0])
+del batcher
+time.sleep(0.1)
+"""
+
+
+def test_an_ending_interpreter_lets_a_worker_free_its_model() -> None:
+    """Native code that wants the lock of an ending interpreter aborts the process: OpenVINO did, every other time."""
+    done = subprocess.run(
+        [sys.executable, "-c", FREED],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "freed\n", "")
+
+
 @pytest.fixture(scope="module")
 def minilm() -> WindowedEncoder:
     encoder = open_encoder(EncoderConfig(device="cpu", backend="torch"))
