@@ -1,0 +1,38 @@
+"""A wavelet matrix of codes, least significant bit first: how often each code occurs before a row.
+
+A level keeps one bit of every code and passes the codes on, those with a zero before those with a one, else in order.
+After the last level they are sorted, as by a radix sort: code c, the i-th of its kind, has arrived at row firsts[c] + i
+of the sorted text, which is the row where a backward search and the next step through the text go on. No table of the
+levels' nodes is needed.
+
+A level is an array of 64-byte blocks, one cache line each: 32 bits that count the ones of the level before the block,
+then 480 bits of the level. Rows: int64. levels: uint64 (L, blocks, 8), flattened.
+
+Source: Claude, Navarro & Ordonez, "The wavelet matrix", Information Systems 2015; the order of the bits is ours.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from index.alphabet import Codes
+from index.wavelet_kernels import BITS, WORDS, fill_level
+
+
+def level_words(codes: int) -> int:
+    """Return how many words a level of so many codes takes: also the row behind the last has a block."""
+    return (codes // BITS + 1) * WORDS
+
+
+def write_levels(codes: Codes, levels: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """Return the levels, uint64 (L * words,), and the number of zeros of each, int64 (L,). codes is used up.
+
+    Memory: the levels, and the codes twice.
+    """
+    size = level_words(len(codes))
+    words = np.zeros(levels * size, np.uint64)
+    zeros = np.zeros(levels, np.int64)
+    passed = np.empty_like(codes)
+    for level in range(levels):
+        zeros[level] = fill_level(codes, level, words[level * size : (level + 1) * size], passed)
+        codes, passed = passed, codes
+    return words, zeros
