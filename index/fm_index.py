@@ -7,7 +7,8 @@
     samples.npy       uint32 (m,): their places in the reversed text, divided by _RATE
     entries.npy       uint32 (D,): the row of the separator before each document
 
-The text is reversed, so that a backward search takes in a match from left to right. The reversed text ends with the
+The text is reversed, so that a backward search takes in a match from left to right; its suffixes are sorted by the bits
+of their codes read backwards, as the matrix has them. The reversed text ends with the
 separator of the first document, which sorts before all others: its row is 0, and `primary` is the row of the suffix
 that is the whole text, whose code leads there.
 
@@ -28,9 +29,9 @@ from index.substring_ranges import Int64, Ranges, Slots, Uint32
 from index.substring_shard import SubstringShard
 from index.substring_spec import ShardAbout
 from index.substring_text import Tables
-from index.suffix_sort import Order
+from index.suffix_sort import Order, suffix_order
 from index.wavelet_kernels import narrow, spell, successors, walk
-from index.wavelet_matrix import level_words, write_levels
+from index.wavelet_matrix import backwards, level_words, write_levels
 
 _BLOCK_ROWS: Final = 256
 """Rows whose marks lie together: a mark's low bits are one byte."""
@@ -144,11 +145,22 @@ class FMIndex(SubstringShard):
         return cls(tables, (words, zeros), known, entries, about.identity, threads)
 
 
+def fm_order(text: Codes, tables: Tables) -> Order:
+    """Return the order of the suffixes of a text reversed, with codes sorted as the wavelet matrix sorts them.
+
+    text: codes (N + D + 1,). Cost: see suffix_order.
+    """
+    symbols = np.empty(tables.codes, text.dtype)
+    for first in range(0, len(symbols), _BLOCK):
+        part = symbols[first : first + _BLOCK]
+        part[:] = backwards(text[tables.codes - first - len(part) : tables.codes - first][::-1], _levels(tables))
+    return suffix_order(symbols, (1 << _levels(tables)) - 1)
+
+
 def write_fm_index(folder: Path, text: Codes, tables: Tables, order: Order) -> int:
     """Write the files above and return the primary row.
 
-    text: codes (N + D + 1,). order: `suffix_order(text[-2::-1])`, of the text reversed; it may beoverwritten.
-    Memory: 4 bytes a code beside what is given, and the levels.
+    text: codes (N + D + 1,). order: `fm_order(text, tables)`. Memory: 4 bytes a code beside these, and the levels.
     """
     n = tables.codes
     primary = int(np.argmin(order)) if n else 0

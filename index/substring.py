@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from index.component import open_component, write_component
 from index.errors import IndexFormatError
-from index.fm_index import FMIndex, write_fm_index
+from index.fm_index import FMIndex, fm_order, write_fm_index
 from index.substring_shard import SubstringShard
 from index.substring_shards import ShardedSubstring
 from index.substring_spec import ShardAbout, SubstringAbout, SubstringSpec, read_about, write_about
@@ -92,7 +92,7 @@ class _Writer:
         self._collector = Collector(self._spec.vocab_size, self._most)
         tables.write(folder)
         compact = self._spec.mode == "compact"
-        order = suffix_order(text[-2::-1] if compact else text[:-1], len(tables.alphabet))
+        order = fm_order(text, tables) if compact else suffix_order(text[:-1], len(tables.alphabet))
         self._progress("suffixes", len(self._shards) + 1, None)
         primary = 0
         if compact:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from index.alphabet import SEPARATOR
 from index.errors import RequestError, ShapeError
 from index.kernels import kernel, over_beams, usable_threads
 from index.substring_ranges import Int64, Ranges, Slots, Uint32
@@ -95,17 +96,15 @@ class SubstringShard(ABC):
         codes = self.tables.alphabet.encode(tokens)
         new = np.empty_like(state)
         new[:, 0, 2] = state[:, 0, 2] + 1
-        firsts, lows, highs = self.tables.firsts, new[:, 0, 0], new[:, 0, 1]
-        lows[:], highs[:] = firsts[codes], firsts[codes + 1]
-        deeper = np.flatnonzero((ranges.depths > 0) & (codes > 0))
-        if len(deeper):
-            lows[deeper], highs[deeper] = self._extended(Ranges(*(each[deeper] for each in ranges)), codes[deeper])
-        highs[codes == 0] = lows[codes == 0]
+        # A token that does not occur has the separator's code, which follows no match.
+        absent = codes == SEPARATOR
+        ranges.highs[absent] = ranges.lows[absent]
+        new[:, 0, 0], new[:, 0, 1] = self._extended(ranges, codes)
         return new
 
     @abstractmethod
     def _extended(self, ranges: Ranges, codes: Int64) -> tuple[Int64, Int64]:
-        """Return the rows of each match of at least one token, longer by a code that occurs in the text."""
+        """Return the rows of each match, longer by a code; none where it had none."""
 
     def continuations(self, state: State) -> Continuations:
         """Return which tokens follow each match and how often; see SubstringIndex."""

@@ -63,7 +63,7 @@ class SuffixArray(SubstringShard):
         new = (np.empty_like(ranges.lows), np.empty_like(ranges.highs))
 
         def work(first: int, last: int) -> None:
-            narrow(self._array, ranges, codes, new, first, last)
+            narrow(self._array, self.tables.firsts, ranges, codes, new, first, last)
 
         over_beams(work, np.full(len(codes), _SEARCH_COST), self._threads)
         return new

@@ -39,12 +39,15 @@ def _run_end(text: Any, suffixes: Any, low: Any, high: Any, depth: Any, code: An
 
 
 @kernel
-def narrow(array: Any, ranges: Any, codes: Any, new: Any, first: int, last: int) -> None:
+def narrow(array: Any, firsts: Any, ranges: Any, codes: Any, new: Any, first: int, last: int) -> None:
     """Write the rows of beams [first, last) whose next code is codes[b]. Cost: some log2(rows) random reads."""
     text, suffixes = array
     new_lows, new_highs = new
     for beam in range(first, last):
         high, depth, code = ranges.highs[beam], ranges.depths[beam], codes[beam]
+        if depth == 0 and ranges.lows[beam] < high:
+            new_lows[beam], new_highs[beam] = firsts[code], firsts[code + 1]
+            continue
         low = _lower(text, suffixes, ranges.lows[beam], high, depth, code)
         new_lows[beam] = low
         new_highs[beam] = _run_end(text, suffixes, low, high, depth, code)

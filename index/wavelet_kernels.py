@@ -17,8 +17,8 @@ _ABREAST: Final = 64
 
 
 @kernel
-def fill_level(codes: Any, level: Any, words: Any, passed: Any) -> Any:
-    """Write bit `level` of the codes as one level, and the codes as they are passed on; return the number of zeros.
+def fill_level(codes: Any, place: Any, words: Any, passed: Any) -> Any:
+    """Write bit `place` of the codes, 0 the lowest, as one level, and the codes as passed on; return the zeros.
 
     codes, passed: unsigned (n,). words: uint64 (n // BITS * WORDS + WORDS,), zero. Cost: some 3 nanoseconds a code.
     """
@@ -27,16 +27,16 @@ def fill_level(codes: Any, level: Any, words: Any, passed: Any) -> Any:
         block = row // BITS
         if row == block * BITS:
             words[block * WORDS] = np.uint64(ones)
-        bit = (codes[row] >> level) & 1
-        place = row - block * BITS + 32
-        words[block * WORDS + (place >> 6)] |= np.uint64(bit) << np.uint64(place & 63)
+        bit = (codes[row] >> place) & 1
+        inside = row - block * BITS + 32
+        words[block * WORDS + (inside >> 6)] |= np.uint64(bit) << np.uint64(inside & 63)
         ones += bit
     if len(codes) % BITS == 0:
         words[len(codes) // BITS * WORDS] = np.uint64(ones)
     zero, one = 0, len(codes) - ones
     for row in range(len(codes)):
         code = codes[row]
-        bit = (code >> level) & 1
+        bit = (code >> place) & 1
         passed[one if bit else zero] = code
         one += bit
         zero += 1 - bit
@@ -44,31 +44,47 @@ def fill_level(codes: Any, level: Any, words: Any, passed: Any) -> Any:
 
 
 @kernel
-def _before(words: Any, base: Any, row: Any) -> Any:
-    """Return the number of ones of a level before a row. base: where the level begins. Cost: one cache line."""
-    block = row // BITS
-    place = row - block * BITS + 32
-    at = base + block * WORDS
-    counted = np.int64(words[at] & np.uint64(0xFFFFFFFF))
-    last = place >> 6
-    # Bits of the count itself are shifted out of its word.
-    inside = (words[at + last] & ((np.uint64(1) << np.uint64(place & 63)) - np.uint64(1))) >> np.uint64(
-        0 if last else 32
-    )
-    counted += np.int64(popcount(inside))
-    if last:
-        counted += np.int64(popcount(words[at] >> np.uint64(32)))
-        for word in range(at + 1, at + last):
-            counted += np.int64(popcount(words[word]))
-    return counted
+def _place(base: Any, row: Any) -> Any:
+    """Return the first word of a row's block, and the row's bit in the block. base: where the level begins."""
+    # Unsigned, because signed indexes are first looked at for counting from the end.
+    block = np.uint64(row) // np.uint64(BITS)
+    return np.uint64(base) + block * np.uint64(WORDS), np.int64(row) - np.int64(block) * BITS + 32
 
 
 @kernel
-def _bit(words: Any, base: Any, row: Any) -> Any:
-    """Return one bit of a level, 0 or 1."""
-    block = row // BITS
-    place = row - block * BITS + 32
-    return np.int64((words[base + block * WORDS + (place >> 6)] >> np.uint64(place & 63)) & np.uint64(1))
+def _ones(words: Any, at: Any, place: Any) -> Any:
+    """Return the number of ones of a level before a bit of a block. Cost: one cache line."""
+    last = place >> 6
+    first = words[at]
+    inside = words[at + np.uint64(last)] & ((np.uint64(1) << np.uint64(place & 63)) - np.uint64(1))
+    # The bits of the count are shifted out of its word.
+    ones = np.int64(first & np.uint64(0xFFFFFFFF)) + np.int64(popcount(inside >> np.uint64(0 if last else 32)))
+    ones += np.int64(popcount(first >> np.uint64(32))) if last else 0
+    # All words are counted and some thrown away: twice as fast as a loop whose end is mispredicted.
+    for word in range(1, WORDS - 1):
+        ones += np.int64(popcount(words[at + np.uint64(word)])) if last > word else 0
+    return ones
+
+
+@kernel
+def _between(words: Any, base: Any, low: Any, high: Any) -> Any:
+    """Return the number of ones of a level before a row, and before one that is not earlier."""
+    at, place = _place(base, low)
+    ones = _ones(words, at, place)
+    if (place & 63) + high - low < 64:  # the same word, as rows of rare codes are
+        word = words[at + np.uint64(place >> 6)] >> np.uint64(place & 63)
+        return ones, ones + np.int64(popcount(word & ((np.uint64(1) << np.uint64(high - low)) - np.uint64(1))))
+    at, place = _place(base, high)
+    return ones, _ones(words, at, place)
+
+
+@kernel
+def _next_row(words: Any, base: Any, zeros: Any, row: Any) -> Any:
+    """Return the bit of a row, 0 or 1, and the row to which the level passes it. zeros: of the level."""
+    at, place = _place(base, row)
+    ones = _ones(words, at, place)
+    bit = np.int64((words[at + np.uint64(place >> 6)] >> np.uint64(place & 63)) & np.uint64(1))
+    return bit, zeros + ones if bit else row - ones
 
 
 @kernel
@@ -84,8 +100,8 @@ def narrow(matrix: Any, ranges: Any, codes: Any, new: Any, first: int, last: int
         low, high, code = ranges.lows[beam], ranges.highs[beam], codes[beam]
         for level in range(len(zeros)):
             base = level * stride
-            low_ones, high_ones = _before(words, base, low), _before(words, base, high)
-            if (code >> level) & 1:
+            low_ones, high_ones = _between(words, base, low, high)
+            if (code >> (len(zeros) - 1 - level)) & 1:
                 low, high = zeros[level] + low_ones, zeros[level] + high_ones
             else:
                 low, high = low - low_ones, high - high_ones
@@ -107,7 +123,7 @@ def successors(matrix: Any, ranges: Any, slots: Any, first: int, last: int) -> N
     for beam in range(first, last):
         room = max(room, places[beam + 1] - places[beam] + 1)
     low, high, begun = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32)
-    low_one, high_one, begun_one = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32)
+    next_low, next_high, next_begun = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32)
     for beam in range(first, last):
         if ranges.depths[beam] == 0 or ranges.lows[beam] == ranges.highs[beam]:
             continue
@@ -115,21 +131,19 @@ def successors(matrix: Any, ranges: Any, slots: Any, first: int, last: int) -> N
         nodes = 1
         for level in range(len(zeros)):
             base, shift = level * stride, zeros[level]
-            zero, one = 0, 0
+            child = 0
             for node in range(nodes):
-                here, end, bits = low[node], high[node], begun[node]
-                here_ones, end_ones = _before(words, base, here), _before(words, base, end)
-                # Both written, and kept where they hold rows: no branch to mispredict.
-                low[zero], high[zero], begun[zero] = here - here_ones, end - end_ones, bits
-                zero += (end - end_ones) > (here - here_ones)
-                low_one[one], high_one[one] = shift + here_ones, shift + end_ones
-                begun_one[one] = bits | (1 << level)
-                one += end_ones > here_ones
-            # The bit of this level outweighs those before: behind the zeros, the order stays ascending.
-            low[zero : zero + one] = low_one[:one]
-            high[zero : zero + one] = high_one[:one]
-            begun[zero : zero + one] = begun_one[:one]
-            nodes = zero + one
+                here, end, bits = low[node], high[node], begun[node] << 1
+                here_ones, end_ones = _between(words, base, here, end)
+                # Both are written, and stay where they hold rows: no branch to mispredict.
+                next_low[child], next_high[child], next_begun[child] = here - here_ones, end - end_ones, bits
+                child += end - here > end_ones - here_ones
+                next_low[child], next_high[child], next_begun[child] = shift + here_ones, shift + end_ones, bits | 1
+                child += end_ones > here_ones
+            nodes = child
+            low, next_low = next_low, low
+            high, next_high = next_high, high
+            begun, next_begun = next_begun, begun
         skipped = 1 if begun[0] == 0 else 0
         for node in range(skipped, nodes):
             slots.codes[places[beam] + node - skipped] = begun[node]
@@ -145,9 +159,7 @@ def _step(words: Any, zeros: Any, rows: Any, arrived: Any, count: Any) -> None:
     for level in range(len(zeros)):
         base = level * stride
         for index in range(count):
-            row = arrived[index]
-            ones = _before(words, base, row)
-            arrived[index] = zeros[level] + ones if _bit(words, base, row) else row - ones
+            _, arrived[index] = _next_row(words, base, zeros[level], arrived[index])
 
 
 @kernel
@@ -165,7 +177,7 @@ def walk(matrix: Any, known: Any, rows: Any, places: Any, first: int, last: int)
         for index in range(count):
             current[index], wanted[index] = rows[begin + index], begin + index
         steps = 0
-        while count:
+        while count and steps < known.rate:  # more are needed where files are damaged, without end
             left = 0
             for index in range(count):
                 row = current[index]
@@ -195,11 +207,6 @@ def spell(matrix: Any, row: Any, codes: Any) -> None:
     for index in range(len(codes)):
         code = 0
         for level in range(len(zeros)):
-            base = level * stride
-            ones = _before(words, base, row)
-            if _bit(words, base, row):
-                row = zeros[level] + ones
-                code |= 1 << level
-            else:
-                row -= ones
+            bit, row = _next_row(words, level * stride, zeros[level], row)
+            code = code << 1 | bit
         codes[index] = code
