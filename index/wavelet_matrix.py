@@ -27,10 +27,10 @@ def level_words(codes: int) -> int:
 
 def backwards(codes: Codes, levels: int) -> Codes:
     """Return codes with their lowest `levels` bits in backward order, the dtype kept."""
-    values = codes.astype(np.uint32)
+    values: npt.NDArray[np.uint32] = codes.astype(np.uint32)
     for shift, mask in ((1, 0x55555555), (2, 0x33333333), (4, 0x0F0F0F0F), (8, 0x00FF00FF), (16, 0x0000FFFF)):
-        values = (values >> shift & mask) | (values & mask) << shift
-    return (values >> (32 - levels)).astype(codes.dtype)
+        values = (values >> np.uint32(shift) & np.uint32(mask)) | (values & np.uint32(mask)) << np.uint32(shift)
+    return (values >> np.uint32(32 - levels)).astype(codes.dtype)
 
 
 def write_levels(codes: Codes, levels: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
