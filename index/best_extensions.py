@@ -39,9 +39,9 @@ class Extensions(NamedTuple):
 
 
 class _Best(NamedTuple):
-    """A heap of the best of each query, its worst at 0. scores: float32 (Q, k). places: int64 (Q, k). sizes: int64 (Q,).
+    """A heap of the best of each query, its worst at 0.
 
-    A place is beam of the query * V + token; of equal scores the smaller place is the better.
+    scores: float32 (Q, k). places: int64 (Q, k). sizes: int64 (Q,), how many of the k are used. A place is beam of the query * V + token; of equal scores the smaller place is the better.
     """
 
     scores: Float32
@@ -50,11 +50,8 @@ class _Best(NamedTuple):
 
     @classmethod
     def of(cls, queries: int, keep: int) -> "_Best":
-        return cls(
-            np.full((queries, keep), -np.inf, np.float32),
-            np.full((queries, keep), -1, np.int64),
-            np.zeros(queries, int),
-        )
+        shape = (queries, keep)
+        return cls(np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64), np.zeros(queries, np.int64))
 
 
 def best_extensions(
@@ -97,7 +94,7 @@ def best_extensions(
         worst_score, worst_place = best.scores[:, 0], best.places[:, 0]
         outranked = (worst_score > tried_score) | ((worst_score == tried_score) & (worst_place <= tried_place))
         # Nothing is left, or what is left is no better than what was found.
-        trying &= ~((tried_place < 0) | ((best.sizes == keep) & outranked))[:, None]
+        trying[(tried_place < 0) | ((best.sizes == keep) & outranked)] = False
     _push_continuations(index, state, scores, np.flatnonzero(trying), best, (tried_score, tried_place))
     values, places = _ordered(best)
     rows = np.arange(queries)[:, None] * beams + places // width
@@ -195,7 +192,7 @@ def _push(best: Any, queries: Any, scores: Any, places: Any) -> None:
 @kernel
 def _scan(scores: Any, trying: Any, found: Any, tried_score: Any, tried_place: Any, first: int, last: int) -> None:
     """Find the best tokens of queries [first, last) behind the last that was tried, in the beams marked in `trying`."""
-    queries, beams = trying.shape
+    beams = trying.shape[1]
     width = scores.shape[1]
     for query in range(first, last):
         heap_scores, heap_places, size = found.scores[query], found.places[query], 0
