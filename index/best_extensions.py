@@ -41,7 +41,8 @@ class Extensions(NamedTuple):
 class _Best(NamedTuple):
     """A heap of the best of each query, its worst at 0.
 
-    scores: float32 (Q, k). places: int64 (Q, k). sizes: int64 (Q,), how many of the k are used. A place is beam of the query * V + token; of equal scores the smaller place is the better.
+    scores: float32 (Q, k). places: int64 (Q, k). sizes: int64 (Q,), how many of the k are used. A place is beam of
+    the query * V + token; of equal scores the smaller place is the better.
     """
 
     scores: Float32

@@ -66,7 +66,7 @@ def over_beams(work: Callable[[int, int], None], rows: npt.NDArray[np.int64], th
         work(0, beams)
         return
     shares = total * np.arange(1, threads * _SPANS_PER_THREAD) // (threads * _SPANS_PER_THREAD)
-    cuts = np.unique([0, *np.searchsorted(ends, shares, side="left"), beams]).tolist()
+    cuts = np.unique([0, *np.searchsorted(ends, shares, side="right"), beams]).tolist()
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(work, cuts[:-1], cuts[1:]):
             pass
