@@ -19,6 +19,7 @@ import numpy.typing as npt
 from report import ROOT, WORK, save
 from substring_build import documents, zipf_tokens
 
+from index.best_extensions import best_extensions
 from index.kernels import usable_threads
 from index.substring import load_substring
 from index.substring_spec import MODES
@@ -26,6 +27,7 @@ from index.types import State, SubstringIndex
 
 SYMBOLS = 50_000
 BEAMS = 300
+QUERY_BEAMS = 15
 WIDTHS = (10, 1_000, 100_000)
 RUNS = 7
 BUILDS = 3
@@ -77,6 +79,14 @@ def measure(folder: Path, tokens: npt.NDArray[np.uint16], threads: int) -> dict[
         }
         result[f"extend {BEAMS} x {width}"] = {
             "ms": median_ms(lambda state=state, behind=behind: index.extend(state, behind))  # type: ignore[misc]
+        }
+        scores = np.random.default_rng(width).normal(size=(BEAMS, SYMBOLS)).astype(np.float32)
+        result[f"best {2 * QUERY_BEAMS} of {QUERY_BEAMS} beams of {BEAMS // QUERY_BEAMS} queries x {width}"] = {
+            "ms": median_ms(
+                lambda state=state, scores=scores: best_extensions(  # type: ignore[misc]
+                    index, state, scores, beams=QUERY_BEAMS, keep=2 * QUERY_BEAMS, threads=threads
+                )
+            )
         }
     result["continuations of the root"] = {"ms": median_ms(lambda: index.continuations(index.root(1)))}
     state, _ = matches(index, tokens, 1_000)
