@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.alphabet import Codes
+from index.alphabet import SEPARATOR, Codes
 from index.array_file import map_array, write_array
 from index.errors import IndexFormatError
 from index.kernels import over_beams
@@ -25,11 +25,12 @@ from index.substring_spec import ShardAbout
 from index.substring_text import Tables
 from index.suffix_array_kernels import narrow, successors
 from index.suffix_sort import Order
+from index.types import State
 
 _WIDE_ROWS: Final = 4_096
 """Matches of fewer rows are counted when asked for: microseconds."""
 
-_WIDE_SHARE: Final = 1 / 40
+WIDE_SHARE: Final = 1 / 40
 """Bytes per code that the successors of the widest matches may take."""
 
 
@@ -84,33 +85,54 @@ class SuffixArray(SubstringShard):
         text, _ = self._array
         return text[int(self.tables.starts[document]) + 1 : int(self.tables.starts[document + 1])]
 
+    def ended(self, state: State) -> State:
+        """Return the occurrences of each match at the end of a document. Cost: as `extend`."""
+        ranges = self._ranges(state)
+        new = state.copy()
+        new[:, 0, 0], new[:, 0, 1] = self._extended(ranges, np.full(len(state), SEPARATOR))
+        return new
+
     @classmethod
-    def open(cls, folder: Path, tables: Tables, about: ShardAbout, threads: int | None = None) -> "SuffixArray":
-        """Map what `write_suffix_array` wrote. Raises IndexFormatError where it does not fit together."""
+    def open(
+        cls, folder: Path, tables: Tables, about: ShardAbout, threads: int | None = None, rows: int | None = None
+    ) -> "SuffixArray":
+        """Map what `write_suffix_array` wrote. rows: how many suffixes it wrote; None = all.
+
+        Raises IndexFormatError where the files do not fit together.
+        """
         text, suffixes = (map_array(folder / f"{name}.npy", ndim=1) for name in ("text", "suffixes"))
         wide = Wide(*(map_array(folder / f"wide_{name}.npy", ndim=1) for name in Wide._fields))
         fits = text.dtype == wide.next.dtype == tables.alphabet.dtype and {
             each.dtype for each in (suffixes, wide.codes, wide.offsets, wide.counts)
         } == {np.dtype(np.uint32)}
-        if not fits or len(text) != tables.codes + 1 or len(suffixes) != tables.codes:
+        if (
+            not fits
+            or (len(text), len(suffixes)) != (tables.codes + 1, tables.codes if rows is None else rows)
+            or len(wide.offsets) != len(wide.codes) + 1
+            or not wide.offsets[-1] == len(wide.next) == len(wide.counts)
+        ):
             raise IndexFormatError(f"{folder}: text and suffixes do not fit together: rebuild it")
         return cls(tables, text, suffixes, wide, about, threads)
 
 
-def write_suffix_array(folder: Path, text: Codes, tables: Tables, order: Order) -> None:
-    """Write the files above. text: codes (N + D + 1,). order: `suffix_order(text[:-1])`."""
+def write_suffix_array(folder: Path, text: Codes, tables: Tables, order: Order, wide_share: float = WIDE_SHARE) -> None:
+    """Write the files above.
+
+    text: codes (N + D + 1,). order: `suffix_order(text[:-1])`, or its beginning. wide_share: bytes that wide_* may
+    take, for each suffix.
+    """
     write_array(folder / "text.npy", text)
     write_array(folder / "suffixes.npy", order)
-    for name, values in zip(Wide._fields, _widest(text, tables, order), strict=True):
+    for name, values in zip(Wide._fields, _widest(text, tables, order, wide_share), strict=True):
         write_array(folder / f"wide_{name}.npy", values)
 
 
-def _widest(text: Codes, tables: Tables, order: Order) -> Wide:
+def _widest(text: Codes, tables: Tables, order: Order, share: float) -> Wide:
     """Return the successors of the most frequent codes, the widest first, until the bytes allowed for them are used."""
-    firsts = tables.firsts.astype(np.int64)
+    firsts = tables.firsts[tables.firsts <= len(order)].astype(np.int64)
     widths = np.diff(firsts)
     nothing = Wide(np.empty(0, np.uint32), np.zeros(1, np.uint32), np.empty(0, text.dtype), np.empty(0, np.uint32))
-    spare = int(_WIDE_SHARE * len(order))
+    spare = int(share * len(order))
     for array in (text, order, *nothing):
         array.flags.writeable = False  # as memory maps are: so the loop is compiled once
     chosen: dict[int, tuple[Codes, Uint32]] = {}
