@@ -14,8 +14,11 @@ from index.kernels import kernel, over_beams, usable_threads
 from index.substring_ranges import Int64
 from index.types import State, SubstringIndex
 
-_RARE: Final = 256
-"""Matches of so few occurrences are asked for their continuations at once: that costs less than trying tokens."""
+_RARE: Final = 4_096
+"""Matches of so few occurrences are asked for their continuations at once: reading their scores costs more."""
+
+_BLOCK: Final = 128
+"""Scores that are compared at a time."""
 
 _TRIED: Final = (2, 8)
 """How many tokens of a query are tried, in multiples of `keep`, before the rest is asked for."""
@@ -202,12 +205,17 @@ def _scan(scores: Any, trying: Any, found: Any, tried_score: Any, tried_place: A
             if not trying[query, beam]:
                 continue
             row = scores[query * beams + beam]
-            for token in range(width):
-                score = row[token]
+            for begin in range(0, width, _BLOCK):
+                end = min(begin + _BLOCK, width)
                 # Of equal scores the first is the better, and places ascend.
-                if score == -np.inf or score > after_score or (size == len(heap_scores) and score <= heap_scores[0]):
+                least = heap_scores[0] if size == len(heap_scores) else np.float32(-np.inf)
+                better = False
+                for token in range(begin, end):
+                    better |= row[token] > least
+                if not better:
                     continue
-                place = beam * width + token
-                if score < after_score or place > after_place:
-                    size = _insert(heap_scores, heap_places, size, score, place)
+                for token in range(begin, end):
+                    score, place = row[token], beam * width + token
+                    if score > -np.inf and (score < after_score or (score == after_score and place > after_place)):
+                        size = _insert(heap_scores, heap_places, size, score, place)
         found.sizes[query] = size

@@ -26,8 +26,8 @@ def zipf_tokens(count: int, symbols: int) -> npt.NDArray[np.uint16]:
     rng = np.random.default_rng(0)
     cumulated = np.cumsum(1 / np.arange(1, symbols + 1))
     drawn = np.empty(count, np.uint16)
-    for first in range(0, count, 1 << 22):
-        part = drawn[first : first + (1 << 22)]
+    for first in range(0, count, 1 << 18):
+        part = drawn[first : first + (1 << 18)]
         part[:] = np.searchsorted(cumulated / cumulated[-1], rng.random(len(part)))
     return drawn
 

@@ -13,6 +13,12 @@ from index.types import Continuations, State, SubstringIndex
 VOCAB = 600
 
 
+@pytest.fixture(autouse=True, params=[5, 256])
+def rare(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make more matches frequent than are in a corpus of so few tokens."""
+    monkeypatch.setattr("index.best_extensions._RARE", request.param)
+
+
 @pytest.fixture(scope="module", params=MODES)
 def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SubstringIndex:
     rng = np.random.default_rng(3)

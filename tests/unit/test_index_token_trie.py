@@ -51,7 +51,7 @@ def reached(trie: TokenTrie, prefixes: list[tuple[int, ...]]) -> State:
 
 def test_every_prefix(trie: TokenTrie, sequences: list[list[int]]) -> None:
     known = {tuple(sequence[:end]) for sequence in sequences for end in range(len(sequence) + 1)}
-    prefixes = [(), *sorted(known), (0, 7, 7), (49,)]
+    prefixes = [(), *sorted(known)[:: 1 + len(known) // 200], (0, 7, 7), (49,)]
     state = reached(trie, prefixes)
     offsets, tokens, counts = trie.children(state)
     whole_offsets, whole = trie.complete(state)
@@ -59,15 +59,14 @@ def test_every_prefix(trie: TokenTrie, sequences: list[list[int]]) -> None:
     first_offsets, firsts = trie.beginning(state, 2)
     for beam, prefix in enumerate(prefixes):
         matching = [number for number, each in enumerate(sequences) if tuple(each[: len(prefix)]) == prefix]
-        following = Counter(
-            sequences[number][len(prefix)] for number in matching if len(sequences[number]) > len(prefix)
-        )
+        rests = [sequences[number][len(prefix) :] for number in matching]
+        following = Counter(rest[0] for rest in rests if rest)
         span = slice(offsets[beam], offsets[beam + 1])
         assert list(zip(tokens[span].tolist(), counts[span].tolist(), strict=True)) == sorted(following.items())
         assert trie.count(state)[beam] == len(matching)
         assert below[below_offsets[beam] : below_offsets[beam + 1]].tolist() == matching
         assert firsts[first_offsets[beam] : first_offsets[beam + 1]].tolist() == matching[:2]
-        ended = [number for number in matching if len(sequences[number]) == len(prefix)]
+        ended = [number for number, rest in zip(matching, rests, strict=True) if not rest]
         assert whole[whole_offsets[beam] : whole_offsets[beam + 1]].tolist() == ended
     assert len(trie) == len(sequences)
     assert [trie.text(number).tolist() for number in range(len(trie))] == sequences
