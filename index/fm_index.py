@@ -81,24 +81,24 @@ class FMIndex(SubstringShard):
         threads: int | None = None,
     ) -> None:
         super().__init__(tables, identity, threads)
-        self._matrix = matrix
-        self._known = known
-        self._entries = entries
+        self.matrix = matrix
+        self.known = known
+        self.entries = entries
 
     def _extended(self, ranges: Ranges, codes: Int64) -> tuple[Int64, Int64]:
         new = (np.empty_like(ranges.lows), np.empty_like(ranges.highs))
 
         def work(first: int, last: int) -> None:
-            narrow(self._matrix, ranges, codes, new, first, last)
+            narrow(self.matrix, ranges, codes, new, first, last)
 
-        over_beams(work, np.full(len(codes), _STEP_COST), self._threads)
+        over_beams(work, np.full(len(codes), _STEP_COST), self.threads)
         return new
 
     def _successors(self, ranges: Ranges, slots: Slots) -> None:
         def work(first: int, last: int) -> None:
-            successors(self._matrix, ranges, slots, first, last)
+            successors(self.matrix, ranges, slots, first, last)
 
-        over_beams(work, np.diff(slots.places) * _NODE_COST, self._threads)
+        over_beams(work, np.diff(slots.places) * _NODE_COST, self.threads)
 
     def _positions(self, ranges: Ranges, bounds: Int64, positions: Uint32) -> None:
         for begin in range(0, len(positions), _BLOCK):
@@ -115,15 +115,15 @@ class FMIndex(SubstringShard):
         places = np.empty_like(rows)
 
         def work(first: int, last: int) -> None:
-            walk(self._matrix, self._known, rows, places, first, last)
+            walk(self.matrix, self.known, rows, places, first, last)
 
-        over_beams(work, np.full(len(rows), _STEP_COST), self._threads)
+        over_beams(work, np.full(len(rows), _STEP_COST), self.threads)
         return places
 
     def _codes(self, document: int) -> npt.NDArray[Any]:
         length = int(self.tables.starts[document + 1]) - int(self.tables.starts[document]) - 1
         codes = np.empty(length, np.int64)
-        spell(self._matrix, int(self._entries[document]), codes)
+        spell(self.matrix, int(self.entries[document]), codes)
         return codes
 
     @classmethod

@@ -30,8 +30,8 @@ class SubstringShard(ABC):
 
     def __init__(self, tables: Tables, identity: int, threads: int | None = None) -> None:
         self.tables = tables
-        self._identity = identity
-        self._threads = usable_threads(threads)
+        self.identity = identity
+        self.threads = usable_threads(threads)
 
     @property
     def vocab_size(self) -> int:
@@ -60,7 +60,7 @@ class SubstringShard(ABC):
         if beams < 0:
             raise RequestError(f"beams is {beams}, expected at least 0")
         state = np.empty((beams, 1, 3), np.int64)
-        state[:] = (0, high, depth | self._identity << _DEPTH_BITS)
+        state[:] = (0, high, depth | self.identity << _DEPTH_BITS)
         return state
 
     def _ranges(self, state: State) -> Ranges:
@@ -70,7 +70,7 @@ class SubstringShard(ABC):
             )
         lows, highs, tags = (state[:, 0, place].copy() for place in range(3))
         if not (
-            np.all(tags >> _DEPTH_BITS == self._identity)
+            np.all(tags >> _DEPTH_BITS == self.identity)
             and np.all((lows >= 0) & (lows <= highs) & (highs <= self.tables.codes))
         ):
             raise RequestError("state belongs to another index: begin with this one's root or starts")
@@ -125,7 +125,7 @@ class SubstringShard(ABC):
         def assemble(first: int, last: int) -> None:
             _assemble(slots, is_root, known, answer, first, last)
 
-        over_beams(assemble, slots.found, self._threads)
+        over_beams(assemble, slots.found, self.threads)
         return answer
 
     @abstractmethod

@@ -4,7 +4,7 @@ A document lies in one shard, whole, and shards follow each other in the order o
 shards answer overlaps. There may be more than 2^31 tokens and documents.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,10 @@ class ShardedSubstring:
     def starts(self, beams: int) -> State:
         """Return `beams` matches of the beginning of a document."""
         return np.concatenate([shard.starts(beams) for shard in self._shards], axis=1)
+
+    def moved(self, move: Callable[[SubstringIndex], SubstringIndex]) -> "ShardedSubstring":
+        """Return this index with other forms of the same shards, ones on a device say."""
+        return ShardedSubstring([move(shard) for shard in self._shards])
 
     def _parts(self, state: State) -> list[State]:
         if state.dtype != np.int64 or state.ndim != 3 or state.shape[1:] != (len(self._shards), 3):

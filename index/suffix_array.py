@@ -54,35 +54,35 @@ class SuffixArray(SubstringShard):
     """
 
     def __init__(
-        self, tables: Tables, text: Codes, suffixes: Uint32, wide: Wide, about: ShardAbout, threads: int | None = None
+        self, tables: Tables, text: Codes, suffixes: Uint32, wide: Wide, identity: int, threads: int | None = None
     ) -> None:
-        super().__init__(tables, about.identity, threads)
-        self._array = (text, suffixes)
-        self._wide = wide
+        super().__init__(tables, identity, threads)
+        self.array = (text, suffixes)
+        self.wide = wide
 
     def _extended(self, ranges: Ranges, codes: Int64) -> tuple[Int64, Int64]:
         new = (np.empty_like(ranges.lows), np.empty_like(ranges.highs))
 
         def work(first: int, last: int) -> None:
-            narrow(self._array, self.tables.firsts, ranges, codes, new, first, last)
+            narrow(self.array, self.tables.firsts, ranges, codes, new, first, last)
 
-        over_beams(work, np.full(len(codes), _SEARCH_COST), self._threads)
+        over_beams(work, np.full(len(codes), _SEARCH_COST), self.threads)
         return new
 
     def _successors(self, ranges: Ranges, slots: Slots) -> None:
         def work(first: int, last: int) -> None:
-            successors(self._array, self._wide, ranges, slots, first, last)
+            successors(self.array, self.wide, ranges, slots, first, last)
 
-        over_beams(work, ranges.highs - ranges.lows, self._threads)
+        over_beams(work, ranges.highs - ranges.lows, self.threads)
 
     def _positions(self, ranges: Ranges, bounds: Int64, positions: Uint32) -> None:
-        _, suffixes = self._array
+        _, suffixes = self.array
         for beam in np.flatnonzero(ranges.depths):
             rows = slice(ranges.lows[beam], ranges.highs[beam])
             positions[bounds[beam] : bounds[beam + 1]] = suffixes[rows]
 
     def _codes(self, document: int) -> npt.NDArray[Any]:
-        text, _ = self._array
+        text, _ = self.array
         return text[int(self.tables.starts[document]) + 1 : int(self.tables.starts[document + 1])]
 
     def ended(self, state: State) -> State:
@@ -112,7 +112,7 @@ class SuffixArray(SubstringShard):
             or not wide.offsets[-1] == len(wide.next) == len(wide.counts)
         ):
             raise IndexFormatError(f"{folder}: text and suffixes do not fit together: rebuild it")
-        return cls(tables, text, suffixes, wide, about, threads)
+        return cls(tables, text, suffixes, wide, about.identity, threads)
 
 
 def write_suffix_array(folder: Path, text: Codes, tables: Tables, order: Order, wide_share: float = WIDE_SHARE) -> None:
