@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from index.component import open_component, write_component
 from index.errors import IndexFormatError
-from index.fm_index import FMIndex, fm_order, write_fm_index
+from index.fm_index import FMIndex, write_fm_index
 from index.substring_shard import SubstringShard
 from index.substring_shards import ShardedSubstring
 from index.substring_spec import ShardAbout, SubstringAbout, SubstringSpec, read_about, write_about
@@ -42,9 +42,10 @@ def write_substring(
     """Write an index of `documents` into an empty folder and return its counts: the `fill` of a component.
 
     documents: integers (n,) each, in [0, spec.vocab_size), in the order that numbers them; empty ones count.
-    progress: tokens taken in ("tokens"), shards sorted ("suffixes") and written ("shards").
+    progress: tokens taken in ("tokens") and shards written ("shards").
     Raises CorpusError on a document that cannot be indexed, OSError when the disk refuses.
-    Memory: about 12 bytes a code of the largest shard with 16-bit codes, 20 with more. Cost: see suffix_order.
+    Memory: for each code of the largest shard some 12 bytes, 14 of the compact form; with more than 16 bits 20 and 24.
+    Cost: see suffix_order.
     """
     writer = _Writer(folder, spec, progress)
     for tokens in documents:
@@ -86,19 +87,18 @@ class _Writer:
         return {"tokens": self._tokens, "documents": self._documents, "shards": len(self._shards)}
 
     def _write(self) -> None:
+        self._progress("shards", len(self._shards), None)
         folder = self._folder / shard_name(len(self._shards))
         folder.mkdir()
         text, tables = self._collector.finish()
         self._collector = Collector(self._spec.vocab_size, self._most)
         tables.write(folder)
         compact = self._spec.mode == "compact"
-        order = fm_order(text, tables) if compact else suffix_order(text[:-1], len(tables.alphabet))
-        self._progress("suffixes", len(self._shards) + 1, None)
         primary = 0
         if compact:
-            primary = write_fm_index(folder, text, tables, order)
+            primary = write_fm_index(folder, text, tables)
         else:
-            write_suffix_array(folder, text, tables, order)
+            write_suffix_array(folder, text, tables, suffix_order(text[:-1], len(tables.alphabet)))
         # The mode, too: states of one form mean nothing to the other.
         identity = zlib.crc32(text.data, zlib.crc32(tables.alphabet.tokens.data, compact)) & 0x7FFFFFFF
         self._shards.append(ShardAbout(identity, primary))

@@ -22,7 +22,7 @@ class SubstringSpec:
     """A substring index as asked for.
 
     vocab_size: tokens are below it. tokenizer: fingerprint of what made them; opening asks for the same.
-    shard_tokens: tokens, with one separator a document, that one shard takes at most; building needs about 12 bytes for
+    shard_tokens: tokens, with one separator a document, that one shard takes at most; building needs 12 to 14 bytes for
     each of them (16-bit codes), and every shard is asked at every step, so few and large ones answer sooner.
     """
 
