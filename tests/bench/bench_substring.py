@@ -1,12 +1,13 @@
-"""The substring index over Zipf tokens: build, next tokens at four widths, extension, places, documents; both forms.
+"""The substring index: build, next tokens at four widths, extension, places, documents, lazy verification; both forms.
 
-python tests/bench/bench_substring.py [TOKENS ...]      5,000,000 and 50,000,000 without arguments
+python tests/bench/bench_substring.py [CORPUS ...]      Zipf tokens (a number of them) or wikispeedia
 
-Results: docs/results/substring.json. Peers are not run here: the figures of SEAL's FM-index in README are from the same
-kind of machine, measured once.
+Without arguments: 5000000, 50000000 and wikispeedia. A code is a token or a document's separator: what the reference
+(SEAL's FM-index, measured once and not run here) counts as a token. Results: docs/results/substring.json.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from report import ROOT, WORK, save
-from substring_build import documents, zipf_tokens
+from substring_corpora import Corpus, corpus
 
 from index.best_extensions import best_extensions
 from index.kernels import usable_threads
@@ -25,7 +26,6 @@ from index.substring import load_substring
 from index.substring_spec import MODES
 from index.types import State, SubstringIndex
 
-SYMBOLS = 50_000
 BEAMS = 300
 QUERY_BEAMS = 15
 WIDTHS = (10, 1_000, 100_000)
@@ -66,11 +66,11 @@ def matches(index: SubstringIndex, tokens: npt.NDArray[np.uint16], width: int) -
     return np.concatenate(found)[pick], np.concatenate(behind)[pick]
 
 
-def measure(folder: Path, tokens: npt.NDArray[np.uint16], threads: int) -> dict[str, Any]:
+def measure(folder: Path, whole: Corpus, threads: int) -> dict[str, Any]:
     index = load_substring(folder, threads=threads, verify=False)
     result: dict[str, Any] = {"threads": threads}
     for width in WIDTHS:
-        state, behind = matches(index, tokens, width)
+        state, behind = matches(index, whole.tokens, width)
         answer = index.continuations(state)
         result[f"continuations of {BEAMS} x {width}"] = {
             "ms": median_ms(lambda state=state: index.continuations(state)),  # type: ignore[misc]
@@ -80,7 +80,7 @@ def measure(folder: Path, tokens: npt.NDArray[np.uint16], threads: int) -> dict[
         result[f"extend {BEAMS} x {width}"] = {
             "ms": median_ms(lambda state=state, behind=behind: index.extend(state, behind))  # type: ignore[misc]
         }
-        scores = np.random.default_rng(width).normal(size=(BEAMS, SYMBOLS)).astype(np.float32)
+        scores = np.random.default_rng(width).normal(size=(BEAMS, whole.vocab_size)).astype(np.float32)
         result[f"best {2 * QUERY_BEAMS} of {QUERY_BEAMS} beams of {BEAMS // QUERY_BEAMS} queries x {width}"] = {
             "ms": median_ms(
                 lambda state=state, scores=scores: best_extensions(  # type: ignore[misc]
@@ -89,7 +89,7 @@ def measure(folder: Path, tokens: npt.NDArray[np.uint16], threads: int) -> dict[
             )
         }
     result["continuations of the root"] = {"ms": median_ms(lambda: index.continuations(index.root(1)))}
-    state, _ = matches(index, tokens, 1_000)
+    state, _ = matches(index, whole.tokens, 1_000)
     some = state[:20] if folder.name.endswith("compact") else state
     rows = int(index.count(some).sum())
     located = median_ms(lambda: index.locate(some))
@@ -99,33 +99,30 @@ def measure(folder: Path, tokens: npt.NDArray[np.uint16], threads: int) -> dict[
     return result
 
 
-def built(folder: Path, mode: str, tokens: int) -> dict[str, Any]:
+def built(folder: Path, mode: str, name: str) -> dict[str, Any]:
     runs = []
-    for number in range(BUILDS):
-        place = folder.with_name(f"{folder.name}-{number}") if number else folder
-        subprocess.run(["rm", "-rf", place], check=True)
-        command = [sys.executable, str(Path(__file__).with_name("substring_build.py")), place, mode, tokens, SYMBOLS]
-        done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, check=True)
+    for _ in range(BUILDS):
+        shutil.rmtree(folder, ignore_errors=True)
+        command = [sys.executable, str(Path(__file__).with_name("substring_build.py")), str(folder), mode, name]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         runs.append(json.loads(done.stdout))
-        if number:
-            subprocess.run(["rm", "-rf", place], check=True)
-    return {name: float(np.median([run[name] for run in runs])) for name in runs[0]} | {"runs": BUILDS}
+    return {key: float(np.median([run[key] for run in runs])) for key in runs[0]} | {"runs": BUILDS}
 
 
 def main() -> None:
     WORK.mkdir(exist_ok=True)
-    for size in [int(argument) for argument in sys.argv[1:]] or [5_000_000, 50_000_000]:
-        tokens = zipf_tokens(size, SYMBOLS)
+    for name in sys.argv[1:] or ["5000000", "50000000", "wikispeedia"]:
+        whole = corpus(name)
         for mode in MODES:
-            folder = WORK / f"substring-{size}-{mode}"
-            result: dict[str, Any] = {"build": built(folder, mode, size)}
+            folder = WORK / f"substring-{name}-{mode}"
+            result: dict[str, Any] = {"build": built(folder, mode, name)}
             index = load_substring(folder, verify=False)
-            for number, document in zip(range(1_000), documents(tokens), strict=False):
+            for number, document in enumerate(whole.head(1_000).documents()):
                 assert (index.text(number) == document).all()
             for threads in sorted({1, usable_threads()}):
-                result[f"{threads} threads"] = measure(folder, tokens, threads)
-            save("substring", f"{size} {mode}", result)
-            print(json.dumps({f"{size} {mode}": result}, indent=1))
+                result[f"{threads} threads"] = measure(folder, whole, threads)
+            save("substring", f"{name} {mode}", result)
+            print(json.dumps({f"{name} {mode}": result}, indent=1), flush=True)
 
 
 if __name__ == "__main__":
