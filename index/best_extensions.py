@@ -65,7 +65,7 @@ def best_extensions(
 
     state: B = Q * beams matches, those of a query together. scores: float32 (B, V), V <= index.vocab_size; -inf where a
     token must not follow. Scores are compared within a query, as given.
-    Raises ShapeError on shape or dtype, RequestError on keep < 1 or a score that is NaN.
+    Raises ShapeError on shape or dtype, RequestError on keep < 1, and on NaN among the scores that are looked at.
     Cost: one pass over the scores, two where the best of them do not occur; memory: Q * 8 * keep.
     """
     _check(index, state, scores, beams, keep)
@@ -87,6 +87,7 @@ def best_extensions(
             _scan(scores, trying, found, tried_score, tried_place, first, last)
 
         over_beams(scan, (trying.sum(axis=1) * width * _SCAN_COST).astype(np.int64), threads)
+        _refuse_nan(bool((next_best.sizes < 0).any()))
         values, places = _ordered(next_best)
         query, rank = np.nonzero(places >= 0)
         places_tried = places[query, rank]
@@ -117,7 +118,10 @@ def _check(index: SubstringIndex, state: State, scores: Float32, beams: int, kee
         raise ShapeError(
             f"scores have {scores.shape[1]} columns, expected 1 to the {index.vocab_size} of the vocabulary"
         )
-    if len(scores) and np.isnan(scores.max()):
+
+
+def _refuse_nan(found: bool) -> None:
+    if found:
         raise RequestError("scores hold NaN, expected numbers or -inf: look at the model's logits")
 
 
@@ -143,6 +147,7 @@ def _push_continuations(
     inside = answer.tokens < scores.shape[1]
     owners, tokens = owners[inside], answer.tokens[inside].astype(np.int64)
     values = scores[owners, tokens]
+    _refuse_nan(bool(np.isnan(values).any()))
     beams = len(state) // len(best.sizes)
     queries, places = owners // beams, owners % beams * scores.shape[1] + tokens
     last_score, last_place = tried[0][queries], tried[1][queries]
@@ -195,7 +200,10 @@ def _push(best: Any, queries: Any, scores: Any, places: Any) -> None:
 
 @kernel
 def _scan(scores: Any, trying: Any, found: Any, tried_score: Any, tried_place: Any, first: int, last: int) -> None:
-    """Find the best tokens of queries [first, last) behind the last that was tried, in the beams marked in `trying`."""
+    """Find the best tokens of queries [first, last) behind the last that was tried, in the beams marked in `trying`.
+
+    A score that is NaN ends the search; the size of its query is -1 then.
+    """
     beams = trying.shape[1]
     width = scores.shape[1]
     for query in range(first, last):
@@ -211,11 +219,14 @@ def _scan(scores: Any, trying: Any, found: Any, tried_score: Any, tried_place: A
                 least = heap_scores[0] if size == len(heap_scores) else np.float32(-np.inf)
                 better = False
                 for token in range(begin, end):
-                    better |= row[token] > least
+                    better |= not row[token] <= least  # NaN, too
                 if not better:
                     continue
                 for token in range(begin, end):
                     score, place = row[token], beam * width + token
+                    if np.isnan(score):
+                        found.sizes[query] = -1
+                        return
                     if score > -np.inf and (score < after_score or (score == after_score and place > after_place)):
                         size = _insert(heap_scores, heap_places, size, score, place)
         found.sizes[query] = size

@@ -142,7 +142,6 @@ def test_only_what_is_needed_is_tried(index: SubstringIndex) -> None:
         (np.zeros((4, 5)), 2, 1, ShapeError, "scores are float64"),
         (np.zeros((3, 5), np.float32), 2, 1, ShapeError, r"expected float32 \(4, V\)"),
         (np.zeros((4, VOCAB + 1), np.float32), 2, 1, ShapeError, "scores have 601 columns, expected 1 to the 600"),
-        (np.full((4, 5), np.nan, np.float32), 2, 1, RequestError, "scores hold NaN"),
     ],
 )
 def test_scores_that_cannot_be_used(
@@ -155,6 +154,15 @@ def test_scores_that_cannot_be_used(
 ) -> None:
     with pytest.raises(error, match=message):
         best_extensions(index, index.root(4), scores, beams=beams, keep=keep)
+
+
+def test_scores_that_are_no_numbers(index: SubstringIndex) -> None:
+    scores = np.zeros((4, VOCAB), np.float32)
+    scores[2, 8] = np.nan
+    rare = index.extend(index.root(4), np.full(4, 7))
+    for state in (index.root(4), np.concatenate([rare[:2], index.starts(2)]), rare):
+        with pytest.raises(RequestError, match="scores hold NaN"):
+            best_extensions(index, state, scores, beams=2, keep=1)
 
 
 def test_no_query(index: SubstringIndex) -> None:
