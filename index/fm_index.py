@@ -8,9 +8,9 @@
     entries.npy       uint32 (D,): the row of the separator before each document
 
 The text is reversed, so that a backward search takes in a match from left to right; its suffixes are sorted by the bits
-of their codes read backwards, as the matrix has them. The reversed text ends with the
-separator of the first document, which sorts before all others: its row is 0, and `primary` is the row of the suffix
-that is the whole text, whose code leads there.
+of their codes read backwards, as the matrix has them. The reversed text ends with the separator of the first document,
+which sorts before all others: its row is 0, and `primary` is the row of the suffix that is the whole text, whose code
+leads there.
 
 Source: Ferragina & Manzini, "Opportunistic data structures with applications", FOCS 2000.
 """
@@ -45,6 +45,7 @@ _NODE_COST: Final = 8
 """Rows of a beam cost so many times what they cost in a suffix array."""
 
 _STEP_COST: Final = 20
+"""Rows that a step through all levels costs."""
 
 _BLOCK: Final = 1 << 20
 """Rows handled at a time, so that passing temporaries stay small."""

@@ -6,6 +6,7 @@
 The separator is smaller than every token, and a match is never extended by it.
 """
 
+from array import array
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -46,9 +47,11 @@ class Tables(NamedTuple):
     def write(self, folder: Path) -> None:
         """Write symbols.npy, firsts.npy and starts.npy."""
         tokens, size = self.alphabet.tokens[1:], self.alphabet.vocab_size
-        # As bits where that is shorter: most vocabularies occur nearly whole.
-        listed = 32 * len(tokens) <= size
-        symbols = tokens.astype(np.uint32) if listed else np.packbits(np.bincount(tokens, minlength=size) > 0)
+        symbols: npt.NDArray[Any] = tokens.astype(np.uint32)
+        if 32 * len(tokens) > size:  # bits are shorter: most vocabularies occur nearly whole
+            occurs = np.zeros(size, np.bool_)
+            occurs[tokens] = True
+            symbols = np.packbits(occurs)
         for name, values in zip(_FILES, (symbols, self.firsts, self.starts), strict=True):
             write_array(folder / f"{name}.npy", values)
 
@@ -76,7 +79,8 @@ class Collector:
         self._most = most
         self._raw = np.empty(_BLOCK, np.uint16 if vocab_size <= 1 << 16 else np.uint32)
         self._used = 0
-        self._starts: list[int] = []
+        # Not a list: that takes ten times as much a document.
+        self._starts = array("I")
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -120,7 +124,7 @@ class Collector:
     def finish(self) -> tuple[Codes, Tables]:
         """Return the text, codes (N + D + 1,), and its tables; the collector is used up."""
         raw, self._raw = self._raw[: self._used], np.empty(0, self._raw.dtype)
-        starts = np.array([*self._starts, self._used], np.uint32)
+        starts = np.append(np.frombuffer(self._starts, np.uint32), np.uint32(self._used))
         alphabet = Alphabet(_symbols(raw, starts), self._vocab_size)
         text = np.empty(len(raw) + 1, alphabet.dtype)
         occurrences = np.zeros(len(alphabet) + 1, np.int64)
