@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -206,3 +207,20 @@ def test_forms_threads_and_batches_agree_where_matches_are_wide(zipf: tuple[Path
     after_zero = dict(listed(fast.continuations(state))[0])
     assert after_zero.keys() <= set(following.tolist())
     assert listed(fast.continuations(state))[0] == listed(compact.continuations(matches(compact, [(0,)])))[0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_any_number_of_threads_may_ask(zipf: tuple[Path, Documents], mode: Mode) -> None:
+    folder, documents = zipf
+    index = load_substring(folder / mode, threads=2)
+    flat = np.concatenate(documents)
+
+    def ask(seed: int) -> list[bytes]:
+        places = np.random.default_rng(seed).integers(0, len(flat) - 3, 100)
+        state = index.extend(index.root(100), flat[places])
+        answers = [*index.continuations(state), *index.locate(index.extend(state, flat[places + 1]), 5)]
+        return [answer.tobytes() for answer in answers]
+
+    alone = [ask(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(8))) == alone
