@@ -4,7 +4,6 @@ python tests/bench/substring_build.py FOLDER MODE CORPUS
 """
 
 import json
-import resource
 import shutil
 import sys
 import time
@@ -18,7 +17,9 @@ from index.substring_spec import MODES, SubstringSpec
 
 
 def peak_bytes() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage: that of a child begins at its parent's.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def main() -> None:
