@@ -13,7 +13,7 @@ WORDS: Final = 8
 """Words of a block: a cache line."""
 
 _ABREAST: Final = 64
-"""Rows that are located together: their reads overlap."""
+"""Rows that are located together, nodes that are looked at together: their reads overlap."""
 
 
 @kernel
@@ -52,10 +52,9 @@ def _place(base: Any, row: Any) -> Any:
 
 
 @kernel
-def _ones(words: Any, at: Any, place: Any) -> Any:
-    """Return the number of ones of a level before a bit of a block. Cost: one cache line."""
+def _ones(words: Any, at: Any, place: Any, first: Any) -> Any:
+    """Return the number of ones of a level before a bit of a block. first: the block's first word."""
     last = place >> 6
-    first = words[at]
     inside = words[at + np.uint64(last)] & ((np.uint64(1) << np.uint64(place & 63)) - np.uint64(1))
     # The bits of the count are shifted out of its word.
     ones = np.int64(first & np.uint64(0xFFFFFFFF)) + np.int64(popcount(inside >> np.uint64(0 if last else 32)))
@@ -67,22 +66,28 @@ def _ones(words: Any, at: Any, place: Any) -> Any:
 
 
 @kernel
-def _between(words: Any, base: Any, low: Any, high: Any) -> Any:
-    """Return the number of ones of a level before a row, and before one that is not earlier."""
+def _between(words: Any, base: Any, low: Any, high: Any, low_first: Any, high_first: Any) -> Any:
+    """Return the number of ones of a level before a row, and before one that is not earlier.
+
+    low_first, high_first: the first words of their blocks.
+    """
     at, place = _place(base, low)
-    ones = _ones(words, at, place)
+    ones = _ones(words, at, place, low_first)
     if (place & 63) + high - low < 64:  # the same word, as rows of rare codes are
         word = words[at + np.uint64(place >> 6)] >> np.uint64(place & 63)
         return ones, ones + np.int64(popcount(word & ((np.uint64(1) << np.uint64(high - low)) - np.uint64(1))))
     at, place = _place(base, high)
-    return ones, _ones(words, at, place)
+    return ones, _ones(words, at, place, high_first)
 
 
 @kernel
-def _next_row(words: Any, base: Any, zeros: Any, row: Any) -> Any:
-    """Return the bit of a row, 0 or 1, and the row to which the level passes it. zeros: of the level."""
+def _next_row(words: Any, base: Any, zeros: Any, row: Any, first: Any) -> Any:
+    """Return the bit of a row, 0 or 1, and the row to which the level passes it.
+
+    zeros: of the level. first: the first word of the row's block.
+    """
     at, place = _place(base, row)
-    ones = _ones(words, at, place)
+    ones = _ones(words, at, place, first)
     bit = np.int64((words[at + np.uint64(place >> 6)] >> np.uint64(place & 63)) & np.uint64(1))
     return bit, zeros + ones if bit else row - ones
 
@@ -100,7 +105,8 @@ def narrow(matrix: Any, ranges: Any, codes: Any, new: Any, first: int, last: int
         low, high, code = ranges.lows[beam], ranges.highs[beam], codes[beam]
         for level in range(len(zeros)):
             base = level * stride
-            low_ones, high_ones = _between(words, base, low, high)
+            low_first, high_first = words[_place(base, low)[0]], words[_place(base, high)[0]]
+            low_ones, high_ones = _between(words, base, low, high, low_first, high_first)
             if (code >> (len(zeros) - 1 - level)) & 1:
                 low, high = zeros[level] + low_ones, zeros[level] + high_ones
             else:
@@ -124,6 +130,7 @@ def successors(matrix: Any, ranges: Any, slots: Any, first: int, last: int) -> N
         room = max(room, places[beam + 1] - places[beam] + 1)
     low, high, begun = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32)
     next_low, next_high, next_begun = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32)
+    low_first, high_first = np.empty(_ABREAST, np.uint64), np.empty(_ABREAST, np.uint64)
     for beam in range(first, last):
         if ranges.depths[beam] == 0 or ranges.lows[beam] == ranges.highs[beam]:
             continue
@@ -133,8 +140,14 @@ def successors(matrix: Any, ranges: Any, slots: Any, first: int, last: int) -> N
             base, shift = level * stride, zeros[level]
             child = 0
             for node in range(nodes):
+                ahead = node % _ABREAST
+                if ahead == 0:
+                    # The first word of each block is read for many nodes at once: their cache lines arrive together.
+                    for other in range(min(_ABREAST, nodes - node)):
+                        low_first[other] = words[_place(base, low[node + other])[0]]
+                        high_first[other] = words[_place(base, high[node + other])[0]]
                 here, end, bits = low[node], high[node], begun[node] << 1
-                here_ones, end_ones = _between(words, base, here, end)
+                here_ones, end_ones = _between(words, base, here, end, low_first[ahead], high_first[ahead])
                 # Both are written, and stay where they hold rows: no branch to mispredict.
                 next_low[child], next_high[child], next_begun[child] = here - here_ones, end - end_ones, bits
                 child += end - here > end_ones - here_ones
@@ -152,14 +165,19 @@ def successors(matrix: Any, ranges: Any, slots: Any, first: int, last: int) -> N
 
 
 @kernel
-def _step(words: Any, zeros: Any, rows: Any, arrived: Any, count: Any) -> None:
-    """Write where the codes of `count` rows arrive, the next rows of the text; they do not wait for each other."""
+def _step(words: Any, zeros: Any, rows: Any, arrived: Any, firsts: Any, count: Any) -> None:
+    """Write where the codes of `count` rows arrive, the next rows of the text; they do not wait for each other.
+
+    firsts: uint64 (_ABREAST,), scratch.
+    """
     stride = len(words) // len(zeros)
     arrived[:count] = rows[:count]
     for level in range(len(zeros)):
         base = level * stride
         for index in range(count):
-            _, arrived[index] = _next_row(words, base, zeros[level], arrived[index])
+            firsts[index] = words[_place(base, arrived[index])[0]]
+        for index in range(count):
+            _, arrived[index] = _next_row(words, base, zeros[level], arrived[index], firsts[index])
 
 
 @kernel
@@ -171,7 +189,7 @@ def walk(matrix: Any, known: Any, rows: Any, places: Any, first: int, last: int)
     """
     words, zeros = matrix
     current, arrived = np.empty(_ABREAST, np.int64), np.empty(_ABREAST, np.int64)
-    wanted = np.empty(_ABREAST, np.int64)
+    wanted, firsts = np.empty(_ABREAST, np.int64), np.empty(_ABREAST, np.uint64)
     for begin in range(first, last, _ABREAST):
         count = min(_ABREAST, last - begin)
         for index in range(count):
@@ -191,7 +209,7 @@ def walk(matrix: Any, known: Any, rows: Any, places: Any, first: int, last: int)
                     current[left], wanted[left] = row, wanted[index]
                     left += 1
             count = left
-            _step(words, zeros, current, arrived, count)
+            _step(words, zeros, current, arrived, firsts, count)
             for index in range(count):
                 # Row 0 belongs to the primary row, which never steps: separators before it make room.
                 makes_room = arrived[index] < known.documents and current[index] < known.primary
@@ -207,6 +225,7 @@ def spell(matrix: Any, row: Any, codes: Any) -> None:
     for index in range(len(codes)):
         code = 0
         for level in range(len(zeros)):
-            bit, row = _next_row(words, level * stride, zeros[level], row)
+            first = words[_place(level * stride, row)[0]]
+            bit, row = _next_row(words, level * stride, zeros[level], row, first)
             code = code << 1 | bit
         codes[index] = code
