@@ -1,7 +1,7 @@
 # Two commands are enough: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
 .PHONY: help setup lucene lucene-peer clients browser demo serve test test-gpu lint format bench bench-foundation
-.PHONY: bench-speed bench-serve bench-serve-rivals bench-evaluation chaos docker-check clean
+.PHONY: bench-speed bench-serve bench-serve-rivals bench-evaluation bench-substring chaos docker-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +21,7 @@ $(VENV)/ready: pyproject.toml
 	# torch first and by its exact release: where a CPU build of it is at hand, nothing later pulls the CUDA libraries.
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	# What a server on CPUs wants, as in docker/Dockerfile: OpenVINO is its fastest backend.
-	$(BIN)/python -m pip install --quiet -e '.[$(FAISS),openvino,files,mcp,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[$(FAISS),openvino,files,mcp,substring,dev]'
 	touch $@
 
 setup: $(VENV)/ready ## create .venv and install grapnel with its development tools
@@ -100,6 +100,9 @@ bench-serve: $(VENV)/clients ## the service under load, beside its parts and its
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet 'chromadb>=1.5'
 	touch $@
+
+bench-substring: setup ## the substring index over 5 and 50 million tokens, both forms
+	$(BIN)/python tests/bench/bench_substring.py
 
 bench-serve-rivals: .bench/txtai/ready .bench/chroma/ready ## the service beside other servers, each in an environment of its own
 	$(BIN)/python -m api.demo build

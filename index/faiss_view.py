@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from index.array_file import HEADER_BYTES
 from index.errors import IndexFormatError
 from index.faiss_library import load_faiss
-from index.vector_file import HEADER_BYTES, VectorFile
+from index.vector_file import VectorFile
 
 _COUNT_AT = 8
 """Where a faiss header holds the number of vectors: after the four-letter code and the int32 dimension."""

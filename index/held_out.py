@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from index.array_file import HEADER_BYTES
 from index.durable import storage_errors
 from index.types import Bitmap, Rows
-from index.vector_file import HEADER_BYTES, SCALES, VectorFile
+from index.vector_file import SCALES, VectorFile
 
 
 class Exchange:

@@ -7,8 +7,6 @@ int8 rows are scaled by their own largest component (max|x| / 127) and rounded t
 a scale. float16 rounds to nearest even.
 """
 
-import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from typing import Any, BinaryIO, Final, Literal, Self, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from index.durable import storage_errors
+from index.array_file import map_array, write_header
 from index.errors import IndexFormatError, ShapeError
 from index.types import Rows, Vectors
 
@@ -26,17 +24,10 @@ Storage: TypeAlias = Literal["float32", "float16", "int8"]
 
 STORAGES: tuple[Storage, ...] = get_args(Storage)
 
-HEADER_BYTES: Final = 128
-"""Where the values of both files begin."""
-
 VECTORS = "vectors.npy"
 SCALES = "scales.npy"
 
 _DESCR: Final[dict[Storage, str]] = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}
-
-_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00v\x00\{'descr': '([<|]\w+)', 'fortran_order': False, 'shape': \(([\d, ]+)\), \} *\n", re.ASCII
-)
 
 _FLOAT16_MAX = 65_504.0
 
@@ -102,14 +93,14 @@ class VectorFile:
         it cannot be read. Cost: two pages read.
         """
         path = folder / VECTORS
-        raw = _map(path, ndim=2)
+        raw = map_array(path, ndim=2)
         storages: dict[np.dtype[Any], Storage] = {np.dtype(descr): storage for storage, descr in _DESCR.items()}
         storage = storages.get(raw.dtype)
         if storage is None:
             raise IndexFormatError(f"{path} holds {raw.dtype}, expected one of {', '.join(STORAGES)}: rebuild it")
         if storage != "int8":
             return cls(path, storage, raw)
-        scales = _map(folder / SCALES, ndim=1)
+        scales = map_array(folder / SCALES, ndim=1)
         if scales.shape != raw.shape[:1] or scales.dtype != np.dtype("<f4"):
             raise IndexFormatError(
                 f"{folder / SCALES} holds {scales.dtype} {scales.shape}, expected float32 ({len(raw)},): rebuild it"
@@ -127,27 +118,6 @@ def _widened_half(raw: npt.NDArray[np.float16]) -> Vectors:
     vectors: Vectors = bits.view(np.float32)
     vectors *= np.float32(2.0**112)
     return vectors
-
-
-def _map(path: Path, ndim: int) -> npt.NDArray[Any]:
-    with storage_errors("read", path):
-        if not path.is_file():
-            raise IndexFormatError(f"{path} is missing: rebuild it")
-        with path.open("rb") as file:
-            header = _HEADER.fullmatch(file.read(HEADER_BYTES))
-            size_bytes = os.fstat(file.fileno()).st_size
-        try:
-            dtype = np.dtype(header[1].decode()) if header else None
-            shape = tuple(int(length) for length in header[2].split(b",") if length.strip()) if header else ()
-        except (TypeError, ValueError):
-            dtype = None
-        if dtype is None or dtype.hasobject or len(shape) != ndim:
-            raise IndexFormatError(f"{path} does not begin like a {ndim}-dimensional array of ours: rebuild it")
-        expected = HEADER_BYTES + dtype.itemsize * int(np.prod(shape, dtype=object))
-        if size_bytes != expected:
-            raise IndexFormatError(f"{path} has {size_bytes} bytes, expected {expected}: rebuild it")
-        mapped = np.memmap(path, dtype, mode="r", offset=HEADER_BYTES, shape=shape)
-    return np.asarray(mapped)  # the plain view: slicing a memmap object is slow
 
 
 def write_vectors(folder: Path, blocks: Iterable[Vectors], dim: int, count: int, storage: Storage = "float32") -> None:
@@ -177,8 +147,7 @@ def write_vectors(folder: Path, blocks: Iterable[Vectors], dim: int, count: int,
 
 def _create(stack: ExitStack, path: Path, descr: str, shape: tuple[int, ...]) -> BinaryIO:
     file = stack.enter_context(path.open("wb"))
-    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-    assert file.tell() == HEADER_BYTES, "NumPy pads its header for arrays that grow"
+    write_header(file, descr, shape)
     return file
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from index import vector_file
+from index.array_file import HEADER_BYTES
 from index.errors import IndexFormatError, ShapeError, StorageError
-from index.vector_file import HEADER_BYTES, STORAGES, VectorFile, write_vectors
+from index.vector_file import STORAGES, VectorFile, write_vectors
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 MATRICES = hnp.arrays(np.float32, st.tuples(st.integers(0, 6), st.integers(1, 5)), elements=FINITE)

@@ -1,0 +1,72 @@
+"""Compiled loops: how they are made, how many threads run them, and the one instruction that numba does not offer."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba.core import types
+from numba.extending import intrinsic
+
+from index.threads import threads as threads_setting
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_SPANS_PER_THREAD = 4
+"""So that a thread whose beams were cheap takes over from one whose were not."""
+
+_WORK_PER_THREAD = 20_000
+"""Rows below which starting another thread costs more than it saves."""
+
+
+def kernel(function: _Function) -> _Function:
+    """Compile a loop over arrays at its first call, for the types of that call; it runs without the GIL.
+
+    The machine code is kept beside the module. A kernel may call kernels of its own module only: numba looks at no
+    other file when it decides whether the code it kept is current.
+    """
+    return cast(_Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+
+
+def _popcount(_context: Any, word: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(word), generate
+
+
+popcount: Any = intrinsic(_popcount)
+"""Within kernels: the number of ones of a uint64, as uint64."""
+
+
+def usable_threads(asked: int | None = None) -> int:
+    """Return how many threads a call may use: what is asked, else GRAPNEL_THREADS, else the cores of this process.
+
+    Raises ValueError on less than 1.
+    """
+    if asked is not None and asked < 1:
+        raise ValueError(f"threads is {asked}, expected at least 1")
+    return asked or threads_setting() or len(os.sched_getaffinity(0))
+
+
+def over_beams(work: Callable[[int, int], None], rows: npt.NDArray[np.int64], threads: int) -> None:
+    """Call `work(first, last)` for spans that together cover all beams, in up to `threads` threads at a time.
+
+    rows: int64 (B,), how many rows each beam costs; spans cost about the same. Each beam must write to places of its
+    own: then the result does not depend on the threads. Cost: some 100 microseconds where more than one thread runs.
+    """
+    beams = len(rows)
+    ends = np.cumsum(rows + 1)
+    total = int(ends[-1]) if beams else 0
+    threads = min(threads, 1 + total // _WORK_PER_THREAD, beams)
+    if threads <= 1:
+        work(0, beams)
+        return
+    shares = total * np.arange(1, threads * _SPANS_PER_THREAD) // (threads * _SPANS_PER_THREAD)
+    cuts = np.unique([0, *np.searchsorted(ends, shares, side="right"), beams]).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, cuts[:-1], cuts[1:]):
+            pass

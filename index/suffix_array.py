@@ -1,0 +1,159 @@
+"""The fast form: the text, and where its suffixes begin in sorted order; both memory-mapped.
+
+    text.npy       uint16 | uint32 (N + D + 1,): codes, see index.substring_text
+    suffixes.npy   uint32 (N + D,): places of the text, by the order of the suffixes that begin there
+    wide_*.npy     the successors of the most frequent codes, counted when it was built: codes (W,), offsets (W + 1,),
+                   next (E,) and counts (E,)
+
+Within the rows of a match the next codes ascend, so that successors are the runs of one pass and a longer match is a
+binary search.
+"""
+
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from index.alphabet import SEPARATOR, Codes
+from index.array_file import map_array, write_array
+from index.errors import IndexFormatError
+from index.kernels import over_beams
+from index.substring_ranges import Int64, Ranges, Slots, Uint32
+from index.substring_shard import SubstringShard
+from index.substring_spec import ShardAbout
+from index.substring_text import Tables
+from index.suffix_array_kernels import narrow, successors
+from index.suffix_sort import Order
+from index.types import State
+
+_WIDE_ROWS: Final = 4_096
+"""Matches of fewer rows are counted when asked for: microseconds."""
+
+WIDE_SHARE: Final = 1 / 40
+"""Bytes per code that the successors of the widest matches may take."""
+
+
+_SEARCH_COST: Final = 32
+"""Rows read to extend a match."""
+
+
+class Wide(NamedTuple):
+    """Successors of the most frequent codes. codes: uint32 (W,), ascending; the others see above."""
+
+    codes: Uint32
+    offsets: Uint32
+    next: Codes
+    counts: Uint32
+
+
+class SuffixArray(SubstringShard):
+    """A SubstringIndex of 6 bytes a code with 16-bit codes. Place of a text: one read; a document: a slice.
+
+    text, suffixes, wide: as above; read-only arrays.
+    """
+
+    def __init__(
+        self, tables: Tables, text: Codes, suffixes: Uint32, wide: Wide, identity: int, threads: int | None = None
+    ) -> None:
+        super().__init__(tables, identity, threads)
+        self.array = (text, suffixes)
+        self.wide = wide
+
+    def _extended(self, ranges: Ranges, codes: Int64) -> tuple[Int64, Int64]:
+        new = (np.empty_like(ranges.lows), np.empty_like(ranges.highs))
+
+        def work(first: int, last: int) -> None:
+            narrow(self.array, self.tables.firsts, ranges, codes, new, first, last)
+
+        over_beams(work, np.full(len(codes), _SEARCH_COST), self.threads)
+        return new
+
+    def _successors(self, ranges: Ranges, slots: Slots) -> None:
+        def work(first: int, last: int) -> None:
+            successors(self.array, self.wide, ranges, slots, first, last)
+
+        over_beams(work, ranges.highs - ranges.lows, self.threads)
+
+    def _positions(self, ranges: Ranges, bounds: Int64, positions: Uint32) -> None:
+        _, suffixes = self.array
+        for beam in np.flatnonzero(ranges.depths):
+            rows = slice(ranges.lows[beam], ranges.highs[beam])
+            positions[bounds[beam] : bounds[beam + 1]] = suffixes[rows]
+
+    def _codes(self, document: int) -> npt.NDArray[Any]:
+        text, _ = self.array
+        return text[int(self.tables.starts[document]) + 1 : int(self.tables.starts[document + 1])]
+
+    def ended(self, state: State) -> State:
+        """Return the occurrences of each match at the end of a document. Cost: as `extend`."""
+        ranges = self._ranges(state)
+        new = state.copy()
+        new[:, 0, 0], new[:, 0, 1] = self._extended(ranges, np.full(len(state), SEPARATOR))
+        return new
+
+    @classmethod
+    def open(
+        cls, folder: Path, tables: Tables, about: ShardAbout, threads: int | None = None, rows: int | None = None
+    ) -> "SuffixArray":
+        """Map what `write_suffix_array` wrote. rows: how many suffixes it wrote; None = all.
+
+        Raises IndexFormatError where the files do not fit together.
+        """
+        text, suffixes = (map_array(folder / f"{name}.npy", ndim=1) for name in ("text", "suffixes"))
+        wide = Wide(*(map_array(folder / f"wide_{name}.npy", ndim=1) for name in Wide._fields))
+        fits = text.dtype == wide.next.dtype == tables.alphabet.dtype and {
+            each.dtype for each in (suffixes, wide.codes, wide.offsets, wide.counts)
+        } == {np.dtype(np.uint32)}
+        if (
+            not fits
+            or (len(text), len(suffixes)) != (tables.codes + 1, tables.codes if rows is None else rows)
+            or len(wide.offsets) != len(wide.codes) + 1
+            or not wide.offsets[-1] == len(wide.next) == len(wide.counts)
+        ):
+            raise IndexFormatError(f"{folder}: text and suffixes do not fit together: rebuild it")
+        return cls(tables, text, suffixes, wide, about.identity, threads)
+
+
+def write_suffix_array(folder: Path, text: Codes, tables: Tables, order: Order, wide_share: float = WIDE_SHARE) -> None:
+    """Write the files above.
+
+    text: codes (N + D + 1,). order: `suffix_order(text[:-1])`, or its beginning. wide_share: bytes that wide_* may
+    take, for each suffix.
+    """
+    write_array(folder / "text.npy", text)
+    write_array(folder / "suffixes.npy", order)
+    for name, values in zip(Wide._fields, _widest(text, tables, order, wide_share), strict=True):
+        write_array(folder / f"wide_{name}.npy", values)
+
+
+def _widest(text: Codes, tables: Tables, order: Order, share: float) -> Wide:
+    """Return the successors of the most frequent codes, the widest first, until the bytes allowed for them are used."""
+    firsts = tables.firsts[tables.firsts <= len(order)].astype(np.int64)
+    widths = np.diff(firsts)
+    nothing = Wide(np.empty(0, np.uint32), np.zeros(1, np.uint32), np.empty(0, text.dtype), np.empty(0, np.uint32))
+    spare = int(share * len(order))
+    for array in (text, order, *nothing):
+        array.flags.writeable = False  # as memory maps are: so the loop is compiled once
+    chosen: dict[int, tuple[Codes, Uint32]] = {}
+    for code in np.argsort(-widths, kind="stable").tolist():
+        if widths[code] < _WIDE_ROWS:
+            break
+        room = min(int(widths[code]), len(tables.alphabet)) + 1
+        ranges = Ranges(firsts[code : code + 1], firsts[code + 1 : code + 2], np.ones(1, np.int64))
+        slots = Slots(np.array([0, room]), np.empty(room, np.uint32), np.empty(room, np.uint32), np.zeros(1, np.int64))
+        successors((text, order), nothing, ranges, slots, 0, 1)
+        found = int(slots.found[0])
+        spare -= found * (text.itemsize + slots.counts.itemsize) + 2 * slots.counts.itemsize
+        if spare < 0:
+            break
+        chosen[code] = (slots.codes[:found].astype(text.dtype), slots.counts[:found])
+    if not chosen:
+        return nothing
+    ascending = sorted(chosen)
+    return Wide(
+        np.array(ascending, np.uint32),
+        np.cumsum([0, *(len(chosen[code][0]) for code in ascending)]).astype(np.uint32),
+        np.concatenate([chosen[code][0] for code in ascending]),
+        np.concatenate([chosen[code][1] for code in ascending]),
+    )

@@ -1,0 +1,110 @@
+"""Compiled loops over a suffix array: the runs of next codes in a range of rows, and the search for one code."""
+
+from typing import Any, Final
+
+import numpy as np
+
+from index.kernels import kernel
+
+_BLOCK: Final = 64
+"""Rows read before they are compared: reads that do not wait for each other are an order faster than a search."""
+
+
+@kernel
+def _next(text: Any, suffixes: Any, row: Any, depth: Any) -> Any:
+    """Return the code behind the match of a row; at most the last of the text, whatever a state says."""
+    return text[min(np.int64(suffixes[row]) + depth, len(text) - 1)]
+
+
+@kernel
+def _lower(text: Any, suffixes: Any, low: Any, high: Any, depth: Any, code: Any) -> Any:
+    """Return the first row in [low, high) whose next code is at least `code`, or high."""
+    while low < high:
+        middle = (low + high) >> 1
+        if _next(text, suffixes, middle, depth) < code:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@kernel
+def _run_end(text: Any, suffixes: Any, low: Any, high: Any, depth: Any, code: Any) -> Any:
+    """Return the first row in [low, high) whose next code is above `code`, or high: near ones are found sooner."""
+    step = 1
+    while low + step < high and _next(text, suffixes, low + step, depth) <= code:
+        low += step
+        step *= 2
+    return _lower(text, suffixes, low, min(low + step, high), depth, code + 1)
+
+
+@kernel
+def narrow(array: Any, firsts: Any, ranges: Any, codes: Any, new: Any, first: int, last: int) -> None:
+    """Write the rows of beams [first, last) whose next code is codes[b]. Cost: some log2(rows) random reads."""
+    text, suffixes = array
+    new_lows, new_highs = new
+    for beam in range(first, last):
+        high, depth, code = ranges.highs[beam], ranges.depths[beam], codes[beam]
+        if depth == 0 and ranges.lows[beam] < high:
+            new_lows[beam], new_highs[beam] = firsts[code], firsts[code + 1]
+            continue
+        low = _lower(text, suffixes, ranges.lows[beam], high, depth, code)
+        new_lows[beam] = low
+        new_highs[beam] = _run_end(text, suffixes, low, high, depth, code)
+
+
+@kernel
+def successors(array: Any, wide: Any, ranges: Any, slots: Any, first: int, last: int) -> None:
+    """Write the codes that follow beams [first, last) and their counts from places[b] on, and how many to found[b].
+
+    Cost: a random read a row, but long runs are skipped: with d successors of w rows, at most some d (64 + 2 log2(w)).
+    """
+    text, suffixes = array
+    codes, counts = slots.codes, slots.counts
+    block = np.empty(_BLOCK, text.dtype)
+    for beam in range(first, last):
+        row, high, depth = ranges.lows[beam], ranges.highs[beam], ranges.depths[beam]
+        if depth == 0 or row == high:
+            continue
+        place = slots.places[beam]
+        if depth == 1:
+            known = _wide_entry(wide.codes, text[suffixes[row]])
+            if known >= 0:
+                for entry in range(wide.offsets[known], wide.offsets[known + 1]):
+                    codes[place] = wide.next[entry]
+                    counts[place] = wide.counts[entry]
+                    place += 1
+                slots.found[beam] = place - slots.places[beam]
+                continue
+        # Ends of documents come first: the run of separators, which counts for nothing.
+        run, begun = np.int64(0), row
+        while row < high:
+            stop = min(row + _BLOCK, high)
+            for index in range(stop - row):
+                block[index] = _next(text, suffixes, row + index, depth)
+            changed = False
+            for index in range(stop - row):
+                # Written before it is known whether the run ends here: no branch to mispredict.
+                codes[place] = run
+                counts[place] = row + index - begun
+                code = np.int64(block[index])
+                change = code != run
+                changed |= change
+                place += change & (run != 0)
+                begun = row + index if change else begun
+                run = code
+            row = stop
+            if not changed and row < high:
+                row = _run_end(text, suffixes, row - 1, high, depth, run)
+        if run != 0:
+            codes[place] = run
+            counts[place] = high - begun
+            place += 1
+        slots.found[beam] = place - slots.places[beam]
+
+
+@kernel
+def _wide_entry(codes: Any, code: Any) -> Any:
+    """Return where `code` stands among the ascending codes, or -1."""
+    place = np.searchsorted(codes, code)
+    return place if place < len(codes) and codes[place] == code else -1

@@ -1,0 +1,74 @@
+"""How compiled loops are run: every beam once, whatever the threads; ones are counted."""
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index.errors import ConfigError
+from index.kernels import kernel, over_beams, popcount, usable_threads
+
+
+@kernel
+def ones(words: Any, counts: Any) -> None:
+    for place in range(len(words)):
+        counts[place] = popcount(words[place])
+
+
+def test_ones_are_counted() -> None:
+    words = np.array([0, 1, 3, 1 << 63, (1 << 64) - 1, 0x5555555555555555], np.uint64)
+    counts = np.empty(6, np.int64)
+    ones(words, counts)
+    assert counts.tolist() == [0, 1, 2, 1, 64, 32]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, 100])
+@pytest.mark.parametrize(
+    "rows", [[], [7], [0, 0, 0], [10**6] * 9, [0, 10**9, 1, 2, 3], [10**6, 0, 0, 0, 0, 0, 10**6], list(range(50_000))]
+)
+def test_every_beam_is_worked_on_once(threads: int, rows: list[int]) -> None:
+    seen = np.zeros(len(rows), np.int64)
+
+    def work(first: int, last: int) -> None:
+        seen[first:last] += 1
+
+    over_beams(work, np.array(rows, np.int64), threads)
+    assert (seen == 1).all()
+
+
+def test_large_work_is_shared_and_small_is_not() -> None:
+    names: set[int] = set()
+    both = threading.Barrier(2)
+
+    def together(_first: int, _last: int) -> None:
+        both.wait(60)
+
+    def alone(_first: int, _last: int) -> None:
+        names.add(threading.get_ident())
+
+    over_beams(together, np.full(8, 10**6), threads=2)  # eight spans: all end only if two threads meet
+    over_beams(alone, np.full(8, 10), threads=2)
+    assert names == {threading.get_ident()}
+
+
+def test_what_fails_in_a_thread_is_raised() -> None:
+    def fail(first: int, _last: int) -> None:
+        if first:
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        over_beams(fail, np.full(8, 10**6), threads=2)
+
+
+def test_usable_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRAPNEL_THREADS", raising=False)
+    assert usable_threads() == len(os.sched_getaffinity(0))
+    assert usable_threads(3) == 3
+    monkeypatch.setenv("GRAPNEL_THREADS", "2")
+    assert usable_threads() == 2
+    assert usable_threads(3) == 3
+    monkeypatch.setenv("GRAPNEL_THREADS", "none")
+    with pytest.raises(ConfigError):
+        usable_threads()
