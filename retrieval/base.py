@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from index.component import Component
 from index.errors import IndexFormatError
-from index.types import Mask, Rows, VectorIndex
-from retrieval.build import LEXICAL, open_dense
+from index.types import Mask, Rows, SubstringIndex, VectorIndex
+from retrieval.build import LEXICAL, open_dense, open_substring_field
 from retrieval.collection_config import CollectionConfig, component_config
 from retrieval.columns import Columns
 from retrieval.columns_build import ColumnsBuilder
@@ -58,6 +58,8 @@ class Base:
                 for name, field in config.lexical_fields().items()
             }
             self.components: Mapping[str, Component] = opened
+            self._substring_fields = config.substring_fields()
+            self._substring: dict[str, SubstringIndex] = {}
         except BaseException:
             self.close()
             raise
@@ -68,6 +70,14 @@ class Base:
         if self._lock_descriptor >= 0:
             os.close(self._lock_descriptor)
             self._lock_descriptor = -1
+
+    def substring(self, name: str) -> SubstringIndex:
+        """Return the index of a substring field, opened at first use: most searches never ask it."""
+        index = self._substring.get(name)
+        if index is None:
+            index = open_substring_field(self._substring_fields[name], self.components[name].folder)
+            self._substring[name] = index
+        return index
 
     def positions(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Return the position of each row, or -1 where the base does not hold it."""

@@ -24,7 +24,7 @@ from index.errors import IndexFormatError
 from index.metric import prepare
 from index.types import Rows, Vectors
 from retrieval.base import COLUMNS, write_columns
-from retrieval.build import LEXICAL_WRITERS
+from retrieval.build import LEXICAL_WRITERS, write_substring_field
 from retrieval.collection_config import CollectionConfig, DenseField, component_config
 from retrieval.config import digest_of
 from retrieval.encoding import EncodeReport, client_blocks, encode_missing, stored_blocks
@@ -38,6 +38,7 @@ from retrieval.generation import (
     publish,
 )
 from retrieval.lexical import LexicalConfig
+from retrieval.phrases.config import SubstringField
 from retrieval.progress import Progress, counted
 from retrieval.store import StoreSnapshot
 
@@ -100,6 +101,9 @@ class Compaction:
             component(name, "dense", config, self._dense_filler(name, dense, rows, keys, reports))
         for name, lexical in self.config.lexical_fields().items():
             component(name, "lexical", component_config(lexical), self._lexical_filler(name, lexical, len(rows)))
+        for name, substring in self.config.substring_fields().items():
+            filler = self._substring_filler(name, substring, documents)
+            component(name, "substring", component_config(substring), filler)
         component(
             COLUMNS,
             "columns",
@@ -145,6 +149,13 @@ class Compaction:
         return lambda folder: LEXICAL_WRITERS[config.engine](
             folder, config, counted(texts(), f"index {name}", count, self.progress)
         )
+
+    def _substring_filler(self, name: str, config: SubstringField, count: int) -> Callable[[Path], Mapping[str, int]]:
+        def fill(folder: Path) -> Mapping[str, int]:
+            stored = counted(self.snapshot.documents(), f"index {name}", count, self.progress)
+            return write_substring_field(folder, config, name, (each.document for each in stored), self.progress)
+
+        return fill
 
     def _dense_filler(
         self, name: str, field: DenseField, rows: Rows, keys: Keys, reports: dict[str, EncodeReport]
