@@ -11,13 +11,14 @@ import numpy.typing as npt
 from index.component import Component
 from index.errors import IndexFormatError
 from index.types import Mask, Rows, SubstringIndex, VectorIndex
-from retrieval.build import LEXICAL, open_dense, open_substring_field
+from retrieval.build import LEXICAL, open_dense
 from retrieval.collection_config import CollectionConfig, component_config
 from retrieval.columns import Columns
 from retrieval.columns_build import ColumnsBuilder
 from retrieval.filters import Filter, canonical
 from retrieval.generation import Generation, hold, open_ref
 from retrieval.lexical import LexicalIndex
+from retrieval.phrases.sequences import open_phrases
 from retrieval.recent import Recent
 from retrieval.store import DocumentRows
 
@@ -75,7 +76,7 @@ class Base:
         """Return the index of a substring field, opened at first use: most searches never ask it."""
         index = self._substring.get(name)
         if index is None:
-            index = open_substring_field(self._substring_fields[name], self.components[name].folder)
+            index = open_phrases(self.components[name].folder, self._substring_fields[name])
             self._substring[name] = index
         return index
 

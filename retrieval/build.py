@@ -11,17 +11,13 @@ from index.ann_format import read_about
 from index.flat import FlatIndex
 from index.metric import Metric
 from index.spec import KINDS, Kind
-from index.types import SubstringIndex, VectorIndex
+from index.types import VectorIndex
 from retrieval.collection_config import DenseField
 from retrieval.encoders.config import EncoderConfig
 from retrieval.lexical import LexicalConfig, LexicalIndex
 from retrieval.lexical.live import TantivyLive
-from retrieval.phrases.config import SubstringField
-from retrieval.phrases.tokenizer import tokenizer_fingerprint
-from retrieval.progress import Progress
 from retrieval.protocols import Encoder, Reranker
 from retrieval.rerankers.config import RerankerConfig
-from retrieval.types import Document
 
 Texts: TypeAlias = Iterator[tuple[int, str, str]]
 """(row, title, text) of every passage, in row order."""
@@ -95,22 +91,6 @@ LEXICAL: Mapping[str, Callable[[Path, LexicalConfig], LexicalIndex]] = {
 LIVE: Mapping[str, Callable[[LexicalConfig, Path, Path], TantivyLive]] = {"tantivy": TantivyLive}
 """Engine -> open a writable copy(config, base folder, scratch folder); engines without one see new text after
 compaction."""
-
-
-def write_substring_field(
-    folder: Path, field: SubstringField, name: str, documents: Iterator[Document], progress: Progress
-) -> Mapping[str, int]:
-    """Write the index of a substring field and return its counts: see write_phrases."""
-    from retrieval.phrases.sequences import write_phrases  # noqa: PLC0415  compiled loops load when used
-
-    return write_phrases(folder, field, name, documents, progress)
-
-
-def open_substring_field(field: SubstringField, folder: Path) -> SubstringIndex:
-    """Open the index of a substring field. Raises IndexFormatError on damage, or where it is another tokenizer's."""
-    from index.substring import open_substring  # noqa: PLC0415  as above
-
-    return open_substring(folder, tokenizer=tokenizer_fingerprint(field))
 
 
 def _open_similarity(config: RerankerConfig, encoder_of: EncoderOf) -> Reranker:

@@ -24,7 +24,7 @@ from index.errors import IndexFormatError
 from index.metric import prepare
 from index.types import Rows, Vectors
 from retrieval.base import COLUMNS, write_columns
-from retrieval.build import LEXICAL_WRITERS, write_substring_field
+from retrieval.build import LEXICAL_WRITERS
 from retrieval.collection_config import CollectionConfig, DenseField, component_config
 from retrieval.config import digest_of
 from retrieval.encoding import EncodeReport, client_blocks, encode_missing, stored_blocks
@@ -39,6 +39,7 @@ from retrieval.generation import (
 )
 from retrieval.lexical import LexicalConfig
 from retrieval.phrases.config import SubstringField
+from retrieval.phrases.sequences import write_phrases
 from retrieval.progress import Progress, counted
 from retrieval.store import StoreSnapshot
 
@@ -153,7 +154,7 @@ class Compaction:
     def _substring_filler(self, name: str, config: SubstringField, count: int) -> Callable[[Path], Mapping[str, int]]:
         def fill(folder: Path) -> Mapping[str, int]:
             stored = counted(self.snapshot.documents(), f"index {name}", count, self.progress)
-            return write_substring_field(folder, config, name, (each.document for each in stored), self.progress)
+            return write_phrases(folder, config, name, (each.document for each in stored), self.progress)
 
         return fill
 

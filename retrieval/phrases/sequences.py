@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from index.substring import write_substring
 from index.substring_spec import SubstringSpec
+from index.types import SubstringIndex
 from retrieval.phrases.config import SubstringField
 from retrieval.phrases.tokenizer import PhraseTokenizer, Tokens, open_tokenizer, tokenizer_fingerprint
 from retrieval.progress import Progress
@@ -38,6 +38,8 @@ def write_phrases(
     Raises ConfigError where the tokenizer is gone, CorpusError on a text too long for a shard.
     Memory and cost: those of write_substring, and of tokenizing; the longest text is tokenized at once.
     """
+    from index.substring import write_substring  # noqa: PLC0415  compiled loops load when used
+
     tokenizer = open_tokenizer(field)
     spec = SubstringSpec(tokenizer.vocab_size, tokenizer_fingerprint(field), field.mode)
 
@@ -47,6 +49,13 @@ def write_phrases(
 
     counts = write_substring(folder, _sequences(tokenizer, documents), spec, sorting)
     return {**counts, "documents": counts["documents"] // len(PARTS)}
+
+
+def open_phrases(folder: Path, field: SubstringField) -> SubstringIndex:
+    """Open what `write_phrases` wrote. Raises IndexFormatError on damage, or where it is of another tokenizer."""
+    from index.substring import open_substring  # noqa: PLC0415  as above
+
+    return open_substring(folder, tokenizer=tokenizer_fingerprint(field))
 
 
 def _sequences(tokenizer: PhraseTokenizer, documents: Iterator[Document]) -> Iterator[Tokens]:
