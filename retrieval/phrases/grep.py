@@ -118,7 +118,9 @@ def _hints(covered: Covered, phrase: str, tokens: Tokens, *, count: int) -> Iter
 
 
 def _occurs(covered: Covered, tokens: Tokens, other: str, why: str) -> Iterator[str]:
-    """Yield how often another spelling occurs, where its tokens are others."""
+    """Yield how often another spelling occurs, where it does and its tokens are others."""
     different = covered.tokenizer.encode([other])[0]
-    if not np.array_equal(different, tokens):
-        yield f"{why}: {other!r} occurs {covered.count(covered.match(different)):,} times"
+    if np.array_equal(different, tokens) or covered.tokenizer.unknown(other):
+        return
+    if times := covered.count(covered.match(different)):
+        yield f"{why}: {other!r} occurs {times:,} times"
