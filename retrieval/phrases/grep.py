@@ -110,7 +110,6 @@ def _hints(covered: Covered, phrase: str, tokens: Tokens, *, count: int) -> Iter
         absent = [token for token in tokens.tolist() if not covered.count(covered.match(np.array([token], np.int32)))]
         if absent:
             yield f"nothing can match: token {covered.tokenizer.names(absent)[0]!r} of the phrase occurs nowhere"
-    if not count:
         yield from _occurs(covered, tokens, phrase.lower(), "case counts in this field")
     if not phrase[0].isspace():
         why = "this tokenizer tells a word behind a space from one without"

@@ -86,7 +86,6 @@ def _read(file: Path) -> tuple["Tokenizer", dict[str, Any]]:
         text = file.read_text(encoding="utf-8")
         model = json.loads(text)["model"]
         tokenizer = Tokenizer.from_str(text)
-        model.get("type")
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
     except Exception as error:  # tokenizers raises nothing narrower
