@@ -63,6 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _build(commands)
     _search(commands)
+    _phrases(commands)
     _run(commands)
     _evaluate(commands)
     _bench(commands)
@@ -125,6 +126,26 @@ def _search(commands: Any) -> None:
     parser.add_argument("--like", metavar="ID", help="find documents similar to this one, in place of a question")
     parser.add_argument("--group", choices=["document", "passage"], default="document", help="what a result is")
     parser.add_argument("--explain", action="store_true", help="show ranks and scores of every stage, and timings")
+
+
+def _phrases(commands: Any) -> None:
+    white_space = (
+        "White space and case are the tokenizer's business: WordPiece ignores white space between words, byte-level "
+        "tokenizers put a space into the token behind it."
+    )
+    parser = _command(commands, "grep", "find every place of an exact phrase, in a collection with a substring field")
+    parser.epilog = f"The phrase is found as tokens: never from inside one of them. {white_space}"
+    parser.add_argument("phrase", metavar="PHRASE", help="in quotes")
+    _phrase_options(parser, "places shown; all are counted")
+    parser = _command(commands, "ngrams", "count an n-gram of tokens and what follows it; needs a substring field")
+    parser.epilog = f"Where it does not occur, its longest suffix that does is continued, and said. {white_space}"
+    parser.add_argument("ngram", metavar="NGRAM", help="one or more words, in quotes")
+    _phrase_options(parser, "continuations shown, the most frequent first")
+
+
+def _phrase_options(parser: argparse.ArgumentParser, limit: str) -> None:
+    parser.add_argument("--field", metavar="NAME", help="a substring field of the collection (its first)")
+    parser.add_argument("--limit", metavar="N", type=int, default=10, help=f"{limit} (%(default)s)")
 
 
 def _run(commands: Any) -> None:

@@ -11,6 +11,7 @@ from api.cli_key import key
 from api.cli_limit import limit
 from api.cli_mcp import mcp
 from api.cli_output import Output
+from api.cli_phrases import grep_phrase, ngrams_after
 from api.cli_recommend import recommend
 from api.cli_run import run
 from api.cli_search import search
@@ -21,6 +22,8 @@ from api.cli_upkeep import compact, export_file, import_file, info, verify_files
 COMMANDS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "build": build_collection,
     "search": search,
+    "grep": grep_phrase,
+    "ngrams": ngrams_after,
     "run": run,
     "evaluate": evaluate_run,
     "bench": bench,

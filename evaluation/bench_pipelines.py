@@ -69,7 +69,7 @@ def whole_pipeline(
         notes.append(f"{blank:,} documents are blank, which no collection takes: they cannot be found")
     return {
         "default": pipeline.default,
-        "fields": {name: _field_name(named.collection, name) for name in named.collection.fields},
+        "fields": {name: _field_name(named.collection, name) for name in named.collection.searched_fields()},
         "modes": {mode: _values(per_query_many(measures, run, qrels), setting.seed) for mode, run in runs.items()},
         "values": {mode: setting.utility(data.task.rows_of(run)).tolist() for mode, run in runs.items()},
         "measure": setting.utility.name,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from index.component import Component
 from index.errors import IndexFormatError
-from index.types import Mask, Rows, VectorIndex
+from index.types import Mask, Rows, SubstringIndex, VectorIndex
 from retrieval.build import LEXICAL, open_dense
 from retrieval.collection_config import CollectionConfig, component_config
 from retrieval.columns import Columns
@@ -18,6 +18,7 @@ from retrieval.columns_build import ColumnsBuilder
 from retrieval.filters import Filter, canonical
 from retrieval.generation import Generation, hold, open_ref
 from retrieval.lexical import LexicalIndex
+from retrieval.phrases.sequences import open_phrases
 from retrieval.recent import Recent
 from retrieval.store import DocumentRows
 
@@ -58,6 +59,8 @@ class Base:
                 for name, field in config.lexical_fields().items()
             }
             self.components: Mapping[str, Component] = opened
+            self._substring_fields = config.substring_fields()
+            self._substring: dict[str, SubstringIndex] = {}
         except BaseException:
             self.close()
             raise
@@ -68,6 +71,14 @@ class Base:
         if self._lock_descriptor >= 0:
             os.close(self._lock_descriptor)
             self._lock_descriptor = -1
+
+    def substring(self, name: str) -> SubstringIndex:
+        """Return the index of a substring field, opened at first use: most searches never ask it."""
+        index = self._substring.get(name)
+        if index is None:
+            index = open_phrases(self.components[name].folder, self._substring_fields[name])
+            self._substring[name] = index
+        return index
 
     def positions(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Return the position of each row, or -1 where the base does not hold it."""

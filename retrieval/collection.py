@@ -32,6 +32,7 @@ from retrieval.encoders import fingerprint
 from retrieval.field_vectors import Encoders
 from retrieval.filters import Filter, matches, parse_filter
 from retrieval.ingest import AddReport, Ingest, Written, batches
+from retrieval.phrases.tokenizer import open_tokenizer
 from retrieval.pipeline import Pipeline
 from retrieval.pipeline_config import FILE as PIPELINE_FILE
 from retrieval.pipeline_config import PipelineConfig, check_pipeline, default_pipeline, read_pipeline, resolve_mode
@@ -114,6 +115,8 @@ class Collection:
             raise ConfigError(f"{folder} is not empty: choose a new folder, or resume its build with --resume")
         for field in config.dense_fields().values():
             fingerprint(field.encoder)  # a model that is not there is refused before anything is written
+        for substring in config.substring_fields().values():
+            open_tokenizer(substring)
         make_folders(folder)
         with storage_errors("clean", folder):
             for leftover in leftovers:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from index.device import canonical
 from index.errors import ConfigError
@@ -16,6 +16,8 @@ from retrieval.chunking import ChunkingConfig
 from retrieval.config import check_table, override, parse, read_toml, to_table
 from retrieval.encoders import EncoderConfig, fingerprint
 from retrieval.lexical import LexicalConfig
+from retrieval.phrases.config import SubstringField
+from retrieval.phrases.tokenizer import tokenizer_fingerprint
 
 FORMAT = 1
 FILE = "collection.toml"
@@ -23,11 +25,11 @@ _FIELD_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _RESERVED = ("columns", "hybrid")
 """Names of the metadata component and of the default fusion."""
 
-COMPONENT_FORMATS = {"dense": 1, "tantivy": 1, "lucene": 1}
+COMPONENT_FORMATS = {"dense": 1, "tantivy": 1, "lucene": 1, "substring": 1}
 """Raised with every change of a writer, an analyzer or an engine's files: opening then asks for a compaction, and a
 compaction rebuilds instead of carrying over."""
 
-_FIELD_KINDS = ("dense", "lexical")
+_FIELD_KINDS = ("dense", "lexical", "substring")
 _DEFAULT_FIELDS = {"dense": {"kind": "dense"}, "lexical": {"kind": "lexical"}}
 
 
@@ -59,13 +61,17 @@ class DenseField:
         return IndexSpec(self.index, self.metric, self.storage, self.recall, self.memory_gb, self.params)
 
 
+Field: TypeAlias = DenseField | LexicalConfig | SubstringField
+"""A field of any kind."""
+
+
 @dataclass(frozen=True, slots=True)
 class CollectionConfig:
-    """A whole collection.toml. fields: by name, in the order searches list them."""
+    """A whole collection.toml. fields: by name, in the order searches list them; at least one can be searched."""
 
     format: int = FORMAT
     chunking: ChunkingConfig = field(default_factory=ChunkingConfig)
-    fields: Mapping[str, DenseField | LexicalConfig] = field(
+    fields: Mapping[str, Field] = field(
         default_factory=lambda: {"dense": DenseField(EncoderConfig()), "lexical": LexicalConfig()}
     )
 
@@ -77,6 +83,11 @@ class CollectionConfig:
             if not _FIELD_NAME.fullmatch(name) or name in _RESERVED:
                 reserved = " and ".join(_RESERVED)
                 raise ConfigError(f"[fields.{name}]: a name has 1 to 64 of a-z, 0-9, _ and -; {reserved} are reserved")
+        if not self.searched_fields():
+            raise ConfigError(
+                "[fields] has fields of kind 'substring' only, which are no way to search: add a field of kind "
+                "'lexical' or 'dense'"
+            )
 
     def dense_fields(self) -> dict[str, DenseField]:
         """Return the dense fields by name."""
@@ -86,6 +97,14 @@ class CollectionConfig:
         """Return the lexical fields by name."""
         return {name: value for name, value in self.fields.items() if isinstance(value, LexicalConfig)}
 
+    def substring_fields(self) -> dict[str, SubstringField]:
+        """Return the substring fields by name."""
+        return {name: value for name, value in self.fields.items() if isinstance(value, SubstringField)}
+
+    def searched_fields(self) -> tuple[str, ...]:
+        """Return the names of the fields that are ways to search."""
+        return tuple(name for name, value in self.fields.items() if not isinstance(value, SubstringField))
+
 
 def parse_collection(table: Mapping[str, Any], where: str) -> CollectionConfig:
     """Build a CollectionConfig from TOML tables.
@@ -93,7 +112,7 @@ def parse_collection(table: Mapping[str, Any], where: str) -> CollectionConfig:
         format = 1
         [chunking]           kind, max_tokens, overlap, markdown
         [encoder]            for dense fields without an encoder table of their own
-        [fields.NAME]        kind = "dense" | "lexical", then that kind's keys
+        [fields.NAME]        kind = "dense" | "lexical" | "substring", then that kind's keys
 
     Raises ConfigError with file, table, key and what is allowed.
     """
@@ -119,10 +138,8 @@ def parse_collection(table: Mapping[str, Any], where: str) -> CollectionConfig:
         raise ConfigError(f"{where} {error}") from error
 
 
-def _parse_fields(
-    tables: Mapping[str, Any], encoder: Mapping[str, Any], where: str
-) -> dict[str, DenseField | LexicalConfig]:
-    fields: dict[str, DenseField | LexicalConfig] = {}
+def _parse_fields(tables: Mapping[str, Any], encoder: Mapping[str, Any], where: str) -> dict[str, Field]:
+    fields: dict[str, Field] = {}
     for name, table in tables.items():
         place = f"{where} [fields.{name}]"
         check_table(table, place)
@@ -134,6 +151,8 @@ def _parse_fields(
                 lexical = parse(LexicalConfig, rest, place)
                 lexical.validate(place)
                 fields[name] = lexical
+            case "substring":
+                fields[name] = parse(SubstringField, rest, place)
             case kind:
                 raise ConfigError(f"{place}.kind is {kind!r}; allowed: {', '.join(map(repr, _FIELD_KINDS))}")
     return fields
@@ -146,15 +165,22 @@ def read_collection_config(path: Path, settings: Sequence[str] = ()) -> Collecti
 
 def collection_table(config: CollectionConfig) -> dict[str, Any]:
     """Return the resolved configuration as TOML tables that `parse_collection` reads back."""
-    fields = {
-        name: {"kind": "dense" if isinstance(value, DenseField) else "lexical", **to_table(value)}
-        for name, value in config.fields.items()
-    }
+    fields = {name: {"kind": field_kind(value), **to_table(value)} for name, value in config.fields.items()}
     return {"format": config.format, "chunking": to_table(config.chunking), "fields": fields}
 
 
-def component_config(field: DenseField | LexicalConfig, encoder: str | None = None) -> dict[str, Any]:
-    """Return what decides the bytes of a field's component, as JSON values. encoder: fingerprint of a dense field's."""
+def field_kind(field: Field) -> str:
+    """Return the kind of a field, as collection.toml calls it."""
+    if isinstance(field, DenseField):
+        return "dense"
+    return "lexical" if isinstance(field, LexicalConfig) else "substring"
+
+
+def component_config(field: Field, encoder: str | None = None) -> dict[str, Any]:
+    """Return what decides the bytes of a field's component, as JSON values. encoder: fingerprint of a dense field's.
+
+    Raises ConfigError where the tokenizer of a substring field cannot be found.
+    """
     if isinstance(field, DenseField):
         facts: dict[str, Any] = {
             "index": field.index,
@@ -167,6 +193,9 @@ def component_config(field: DenseField | LexicalConfig, encoder: str | None = No
         if field.index != "flat":  # exact search has nothing more to decide
             facts |= {"recall": field.recall, "memory_gb": field.memory_gb, "params": to_table(field.params)}
         return facts
+    if isinstance(field, SubstringField):
+        tokenizer = tokenizer_fingerprint(field)  # says the case, too
+        return {"mode": field.mode, "tokenizer": tokenizer, "format": COMPONENT_FORMATS["substring"]}
     return {**to_table(field), "format": COMPONENT_FORMATS[field.engine]}
 
 

