@@ -515,5 +515,6 @@ def test_light_commands_load_nothing_heavy(sources: Path, tmp_path: Path) -> Non
 
 def test_the_help_lists_every_command() -> None:
     shown = grapnel("--help").stdout
-    assert all(f"    {name} " in shown for name in COMMANDS)
+    first_words = {line.split()[0] for line in shown.splitlines() if line.startswith("    ") and line.strip()}
+    assert set(COMMANDS) <= first_words
     assert grapnel("--version").stdout.startswith("grapnel 0.")

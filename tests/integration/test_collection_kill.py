@@ -291,7 +291,7 @@ def assert_tidy(folder: Path) -> None:
 # -- named points -------------------------------------------------------------------------------------------------
 
 
-ELSEWHERE = ("choice.", "aliases.", "snapshot.", "export.", "run.", "evaluate.", "evaluation.")
+ELSEWHERE = ("choice.", "aliases.", "snapshot.", "export.", "run.", "evaluate.", "evaluation.", "bench.")
 """Outside collections: the record of a backend choice, which is measured again where it is damaged or missing; what a
 server keeps of its own (test_api_chaos.py); exports, runs and what evaluations write, of which a kill leaves the old
 file (test_index_durable_component.py).

@@ -31,7 +31,7 @@ def output(*command: str, folder: Path) -> str:
 
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
-    shown = output(sys.executable, "-W", "error", "-c", block("python", "retrieval.collection"), folder=tmp_path)
+    shown = output(sys.executable, "-W", "error", "-c", block("python", "Collection.create("), folder=tmp_path)
     assert shown.startswith("grapnel 1.0 "), "the one anchor is the best answer, with the best possible score"
 
 
