@@ -10,7 +10,7 @@ from index.choose import resolve
 from index.errors import ConfigError
 from index.faiss_kinds import EXACT_SCORES, FAMILY
 from index.metric import Metric
-from index.spec import IndexParams, IndexSpec, Kind
+from index.spec import KINDS, IndexParams, IndexSpec, Kind
 from index.vector_file import Storage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -23,17 +23,7 @@ _REFINES = (1, 4, 16)
 
 _EPSILONS = (0.0, 0.05, 0.1, 0.2, 0.4)
 
-OUR_KINDS: tuple[Kind, ...] = (
-    "flat",
-    "sq8",
-    "binary",
-    "hnsw",
-    "hnsw-sq8",
-    "ivf-flat",
-    "ivf-sq8",
-    "ivf-pq",
-    "ivf-rabitq",
-)
+OUR_KINDS: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "auto")
 
 
 @dataclass(frozen=True, slots=True)
