@@ -23,8 +23,9 @@ _BLOCK: Final = 128
 _TRIED: Final = (2, 8)
 """How many tokens of a query are tried, in multiples of `keep`, before the rest is asked for."""
 
-_SCAN_COST: Final = 1 / 16
-"""Rows that reading a score costs."""
+_SCORE_COST: Final = 0.25
+_ENTRY_COST: Final = 5
+"""Nanoseconds to read a score among others, and one of a token by itself."""
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 
@@ -58,6 +59,16 @@ class _Best(NamedTuple):
         return cls(np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64), np.zeros(queries, np.int64))
 
 
+class _Tried(NamedTuple):
+    """The last that was tried of each query: what comes before it in the order of the scores is known.
+
+    scores: float32 (Q,). places: int64 (Q,), as those of _Best, -1 before anything was tried.
+    """
+
+    scores: Float32
+    places: Int64
+
+
 def best_extensions(
     index: SubstringIndex, state: State, scores: Float32, *, beams: int, keep: int, threads: int | None = None
 ) -> Extensions:
@@ -72,11 +83,10 @@ def best_extensions(
     queries, width = len(state) // beams, scores.shape[1]
     threads = usable_threads(threads)
     best = _Best.of(queries, keep)
-    # The best that was tried comes last in the order of the scores: everything behind it is still to be looked at.
-    tried_score, tried_place = np.full(queries, np.inf, np.float32), np.full(queries, -1, np.int64)
+    tried = _Tried(np.full(queries, np.inf, np.float32), np.full(queries, -1, np.int64))
     counts = index.count(state)
     rare = np.flatnonzero((counts > 0) & (counts <= _RARE))
-    _push_continuations(index, state, scores, rare, best, (tried_score, tried_place))
+    _push_continuations(index, state, scores, rare, best, tried, threads)
     trying = (counts > _RARE).reshape(queries, beams)
     for factor in _TRIED:
         if not trying.any():
@@ -84,9 +94,9 @@ def best_extensions(
         next_best = _Best.of(queries, min(factor * keep, beams * width))
 
         def scan(first: int, last: int, found: _Best = next_best) -> None:
-            _scan(scores, trying, found, tried_score, tried_place, first, last)
+            _scan(scores, trying, found, tried, first, last)
 
-        over_beams(scan, (trying.sum(axis=1) * width * _SCAN_COST).astype(np.int64), threads)
+        over_beams(scan, (trying.sum(axis=1) * width * _SCORE_COST).astype(np.int64), threads)
         _refuse_nan(bool((next_best.sizes < 0).any()))
         values, places = _ordered(next_best)
         query, rank = np.nonzero(places >= 0)
@@ -95,12 +105,13 @@ def best_extensions(
         occurs = index.count(longer) > 0
         _push(best, query[occurs], values[query, rank][occurs], places_tried[occurs])
         going_on = trying.any(axis=1)
-        tried_score[going_on], tried_place[going_on] = values[going_on, -1], places[going_on, -1]
+        tried.scores[going_on], tried.places[going_on] = values[going_on, -1], places[going_on, -1]
         worst_score, worst_place = best.scores[:, 0], best.places[:, 0]
-        outranked = (worst_score > tried_score) | ((worst_score == tried_score) & (worst_place <= tried_place))
+        outranked = worst_score > tried.scores
+        outranked |= (worst_score == tried.scores) & (worst_place <= tried.places)
         # Nothing is left, or what is left is no better than what was found.
-        trying[(tried_place < 0) | ((best.sizes == keep) & outranked)] = False
-    _push_continuations(index, state, scores, np.flatnonzero(trying), best, (tried_score, tried_place))
+        trying[(tried.places < 0) | ((best.sizes == keep) & outranked)] = False
+    _push_continuations(index, state, scores, np.flatnonzero(trying), best, tried, threads)
     values, places = _ordered(best)
     rows = np.arange(queries)[:, None] * beams + places // width
     missing = places < 0
@@ -137,22 +148,21 @@ def _push_continuations(
     scores: Float32,
     rows: Int64,
     best: _Best,
-    tried: tuple[Float32, Int64],
+    tried: _Tried,
+    threads: int,
 ) -> None:
-    """Take in every token that follows the matches of some rows, but those up to the last that was tried."""
+    """Take in every token that follows the matches of some rows, ascending, but those up to the last that was tried."""
     if not len(rows):
         return
     answer = index.continuations(state[rows])
-    owners = np.repeat(rows, np.diff(answer.offsets))
-    inside = answer.tokens < scores.shape[1]
-    owners, tokens = owners[inside], answer.tokens[inside].astype(np.int64)
-    values = scores[owners, tokens]
-    _refuse_nan(bool(np.isnan(values).any()))
-    beams = len(state) // len(best.sizes)
-    queries, places = owners // beams, owners % beams * scores.shape[1] + tokens
-    last_score, last_place = tried[0][queries], tried[1][queries]
-    behind = (values < last_score) | ((values == last_score) & (places > last_place))
-    _push(best, queries[behind], values[behind], places[behind])
+    queries = len(best.sizes)
+    bounds = np.searchsorted(rows, np.arange(queries + 1) * (len(state) // queries))
+
+    def push(first: int, last: int) -> None:
+        _push_followers(scores, answer, (rows, bounds), best, tried, first, last)
+
+    over_beams(push, np.diff(answer.offsets[bounds]) * _ENTRY_COST, threads)
+    _refuse_nan(bool((best.sizes < 0).any()))
 
 
 @kernel
@@ -199,7 +209,36 @@ def _push(best: Any, queries: Any, scores: Any, places: Any) -> None:
 
 
 @kernel
-def _scan(scores: Any, trying: Any, found: Any, tried_score: Any, tried_place: Any, first: int, last: int) -> None:
+def _push_followers(scores: Any, answer: Any, owners: Any, best: Any, tried: Any, first: int, last: int) -> None:
+    """Take in the tokens that follow the matches of queries [first, last), but those up to the last that was tried.
+
+    owners: the row of the state that each match is, and where those of each query begin.
+    A score that is NaN ends the search; the size of its query is -1 then.
+    """
+    rows, bounds = owners
+    width = scores.shape[1]
+    for query in range(first, last):
+        heap_scores, heap_places, size = best.scores[query], best.places[query], best.sizes[query]
+        after_score, after_place = tried.scores[query], tried.places[query]
+        for row in range(bounds[query], bounds[query + 1]):
+            begin = rows[row] % (scores.shape[0] // len(best.sizes)) * width
+            for entry in range(answer.offsets[row], answer.offsets[row + 1]):
+                token = np.int64(answer.tokens[entry])
+                if token >= width:  # tokens ascend
+                    break
+                score, place = scores[rows[row], token], begin + token
+                if size == len(heap_scores) and score < heap_scores[0]:
+                    continue
+                if np.isnan(score):
+                    best.sizes[query] = -1
+                    return
+                if score > -np.inf and (score < after_score or (score == after_score and place > after_place)):
+                    size = _insert(heap_scores, heap_places, size, score, place)
+        best.sizes[query] = size
+
+
+@kernel
+def _scan(scores: Any, trying: Any, found: Any, tried: Any, first: int, last: int) -> None:
     """Find the best tokens of queries [first, last) behind the last that was tried, in the beams marked in `trying`.
 
     A score that is NaN ends the search; the size of its query is -1 then.
@@ -208,22 +247,24 @@ def _scan(scores: Any, trying: Any, found: Any, tried_score: Any, tried_place: A
     width = scores.shape[1]
     for query in range(first, last):
         heap_scores, heap_places, size = found.scores[query], found.places[query], 0
-        after_score, after_place = tried_score[query], tried_place[query]
+        after_score, after_place = tried.scores[query], tried.places[query]
         for beam in range(beams):
             if not trying[query, beam]:
                 continue
             row = scores[query * beams + beam]
             for begin in range(0, width, _BLOCK):
-                end = min(begin + _BLOCK, width)
+                block = row[begin : begin + _BLOCK]
                 # Of equal scores the first is the better, and places ascend.
                 least = heap_scores[0] if size == len(heap_scores) else np.float32(-np.inf)
-                better = False
-                for token in range(begin, end):
-                    better |= not row[token] <= least  # NaN, too
-                if not better:
+                better = np.uint32(0)
+                for inside in range(np.uint64(len(block))):
+                    better |= np.uint32(not block[inside] <= least)  # NaN, too
+                if better == 0:
                     continue
-                for token in range(begin, end):
-                    score, place = row[token], beam * width + token
+                for inside in range(len(block)):
+                    score, place = block[inside], beam * width + begin + inside
+                    if size == len(heap_scores) and score <= heap_scores[0]:
+                        continue
                     if np.isnan(score):
                         found.sizes[query] = -1
                         return

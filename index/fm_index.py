@@ -41,11 +41,10 @@ _SAMPLE_FILES: Final = ("marks", "mark_blocks", "samples")
 _RATE: Final = 48
 """Every so many codes of the text a place is stored: 24 steps to it in the mean, and .12 bytes a code."""
 
-_NODE_COST: Final = 8
-"""Rows of a beam cost so many times what they cost in a suffix array."""
-
-_STEP_COST: Final = 20
-"""Rows that a step through all levels costs."""
+_SEARCH_COST: Final = 350
+_SUCCESSOR_COST: Final = 60
+_WALK_COST: Final = 7_500
+"""Nanoseconds to extend a match, to find a successor, and to find the place of a row."""
 
 _BLOCK: Final = 1 << 20
 """Rows handled at a time, so that passing temporaries stay small."""
@@ -92,14 +91,14 @@ class FMIndex(SubstringShard):
         def work(first: int, last: int) -> None:
             narrow(self.matrix, ranges, codes, new, first, last)
 
-        over_beams(work, np.full(len(codes), _STEP_COST), self.threads)
+        over_beams(work, np.full(len(codes), _SEARCH_COST), self.threads)
         return new
 
     def _successors(self, ranges: Ranges, slots: Slots) -> None:
         def work(first: int, last: int) -> None:
             successors(self.matrix, ranges, slots, first, last)
 
-        over_beams(work, np.diff(slots.places) * _NODE_COST, self.threads)
+        over_beams(work, np.diff(slots.places) * _SUCCESSOR_COST, self.threads)
 
     def _positions(self, ranges: Ranges, bounds: Int64, positions: Uint32) -> None:
         for begin in range(0, len(positions), _BLOCK):
@@ -118,7 +117,7 @@ class FMIndex(SubstringShard):
         def work(first: int, last: int) -> None:
             walk(self.matrix, self.known, rows, places, first, last)
 
-        over_beams(work, np.full(len(rows), _STEP_COST), self.threads)
+        over_beams(work, np.full(len(rows), _WALK_COST), self.threads)
         return places
 
     def _codes(self, document: int) -> npt.NDArray[Any]:

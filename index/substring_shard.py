@@ -20,6 +20,10 @@ from index.types import Continuations, Locations, State
 
 _DEPTH_BITS: Final = 32
 
+_KEPT: Final = 1 << 20
+"""Successors for which room is kept between calls, 8 bytes each: the first touch of fresh memory costs microseconds a
+page, more than what is written there."""
+
 
 class SubstringShard(ABC):
     """A SubstringIndex over one text of fewer than 2^31 codes; states are (B, 1, 3).
@@ -32,6 +36,7 @@ class SubstringShard(ABC):
         self.tables = tables
         self.identity = identity
         self.threads = usable_threads(threads)
+        self._spare: list[Uint32] = []
 
     @property
     def vocab_size(self) -> int:
@@ -114,8 +119,8 @@ class SubstringShard(ABC):
         # One place more than there can be successors: kernels write before they know whether an entry counts.
         room = np.where(is_root, 0, np.minimum(ranges.highs - ranges.lows, symbols) + 1)
         places = begins(room)
-        codes, counts = np.empty(places[-1], np.uint32), np.empty(places[-1], np.uint32)
-        slots = Slots(places, codes, counts, np.where(is_root, symbols, 0))
+        scratch = self._scratch(int(places[-1]))
+        slots = Slots(places, scratch[0], scratch[1], np.where(is_root, symbols, 0))
         self._successors(ranges, slots)
         offsets = begins(slots.found)
         answer = Continuations(offsets, np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.int64))
@@ -125,8 +130,18 @@ class SubstringShard(ABC):
         def assemble(first: int, last: int) -> None:
             _assemble(slots, is_root, known, answer, first, last)
 
-        over_beams(assemble, slots.found, self.threads)
+        over_beams(assemble, slots.found, self.threads)  # a nanosecond each
+        if scratch.shape[1] <= _KEPT:
+            self._spare = [scratch]
         return answer
+
+    def _scratch(self, room: int) -> Uint32:
+        """Return uint32 (2, room or more) that no other call writes to."""
+        try:
+            scratch = self._spare.pop()
+        except IndexError:
+            return np.empty((2, room), np.uint32)
+        return scratch if scratch.shape[1] >= room else np.empty((2, room), np.uint32)
 
     @abstractmethod
     def _successors(self, ranges: Ranges, slots: Slots) -> None:

@@ -34,8 +34,9 @@ WIDE_SHARE: Final = 1 / 40
 """Bytes per code that the successors of the widest matches may take."""
 
 
-_SEARCH_COST: Final = 32
-"""Rows read to extend a match."""
+_SEARCH_COST: Final = 100
+_ROW_COST: Final = 2
+"""Nanoseconds to extend a match, and to look at a row for its successors."""
 
 
 class Wide(NamedTuple):
@@ -73,7 +74,7 @@ class SuffixArray(SubstringShard):
         def work(first: int, last: int) -> None:
             successors(self.array, self.wide, ranges, slots, first, last)
 
-        over_beams(work, ranges.highs - ranges.lows, self.threads)
+        over_beams(work, (ranges.highs - ranges.lows) * _ROW_COST, self.threads)
 
     def _positions(self, ranges: Ranges, bounds: Int64, positions: Uint32) -> None:
         _, suffixes = self.array

@@ -13,7 +13,7 @@ _BLOCK: Final = 64
 @kernel
 def _next(text: Any, suffixes: Any, row: Any, depth: Any) -> Any:
     """Return the code behind the match of a row; at most the last of the text, whatever a state says."""
-    return text[min(np.int64(suffixes[row]) + depth, len(text) - 1)]
+    return text[np.uint64(min(np.int64(suffixes[row]) + depth, len(text) - 1))]
 
 
 @kernel
@@ -61,46 +61,46 @@ def successors(array: Any, wide: Any, ranges: Any, slots: Any, first: int, last:
     """
     text, suffixes = array
     codes, counts = slots.codes, slots.counts
-    block = np.empty(_BLOCK, text.dtype)
+    one = np.uint64(1)
+    # Places are unsigned, because signed ones are first looked at for counting from the end: three times the time.
+    block = np.empty(_BLOCK + 1, np.uint32)
     for beam in range(first, last):
         row, high, depth = ranges.lows[beam], ranges.highs[beam], ranges.depths[beam]
         if depth == 0 or row == high:
             continue
-        place = slots.places[beam]
+        begin = place = np.uint64(slots.places[beam])
         if depth == 1:
             known = _wide_entry(wide.codes, text[suffixes[row]])
             if known >= 0:
                 for entry in range(wide.offsets[known], wide.offsets[known + 1]):
                     codes[place] = wide.next[entry]
                     counts[place] = wide.counts[entry]
-                    place += 1
-                slots.found[beam] = place - slots.places[beam]
+                    place += one
+                slots.found[beam] = place - begin
                 continue
-        # Ends of documents come first: the run of separators, which counts for nothing.
-        run, begun = np.int64(0), row
+        # Ends of documents come first: the run of separators, which begins nothing.
+        block[0] = 0
         while row < high:
             stop = min(row + _BLOCK, high)
-            for index in range(stop - row):
-                block[index] = _next(text, suffixes, row + index, depth)
-            changed = False
-            for index in range(stop - row):
-                # Written before it is known whether the run ends here: no branch to mispredict.
-                codes[place] = run
-                counts[place] = row + index - begun
-                code = np.int64(block[index])
-                change = code != run
-                changed |= change
-                place += change & (run != 0)
-                begun = row + index if change else begun
-                run = code
+            size = np.uint64(stop - row)
+            for index in range(size):
+                block[index + one] = _next(text, suffixes, np.uint64(row) + index, depth)
+            before = place
+            for index in range(size):
+                # Where its run begins is written of every row, and stays of the first: no branch to mispredict.
+                code = block[index + one]
+                codes[place] = code
+                counts[place] = np.uint64(row) + index
+                place += np.uint64(code != block[index])
+            block[0] = block[size]
             row = stop
-            if not changed and row < high:
-                row = _run_end(text, suffixes, row - 1, high, depth, run)
-        if run != 0:
-            codes[place] = run
-            counts[place] = high - begun
-            place += 1
-        slots.found[beam] = place - slots.places[beam]
+            if place == before and row < high:
+                row = _run_end(text, suffixes, row - 1, high, depth, np.int64(block[0]))
+        slots.found[beam] = place - begin
+        if place > begin:
+            for entry in range(begin, place - one):
+                counts[entry] = counts[entry + one] - counts[entry]
+            counts[place - one] = high - counts[place - one]
 
 
 @kernel

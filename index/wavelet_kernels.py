@@ -12,6 +12,9 @@ BITS: Final = 480
 WORDS: Final = 8
 """Words of a block: a cache line."""
 
+_MASKS: Final = np.array([(1 << 64) - 1] * (WORDS - 1) + [0] * (WORDS - 1), np.uint64)
+"""WORDS - 1 of them, from place WORDS - 1 - w on, keep the words of a block before word w."""
+
 _ABREAST: Final = 64
 """Rows that are located together, nodes that are looked at together: their reads overlap."""
 
@@ -54,15 +57,15 @@ def _place(base: Any, row: Any) -> Any:
 @kernel
 def _ones(words: Any, at: Any, place: Any, first: Any) -> Any:
     """Return the number of ones of a level before a bit of a block. first: the block's first word."""
-    last = place >> 6
-    inside = words[at + np.uint64(last)] & ((np.uint64(1) << np.uint64(place & 63)) - np.uint64(1))
-    # The bits of the count are shifted out of its word.
-    ones = np.int64(first & np.uint64(0xFFFFFFFF)) + np.int64(popcount(inside >> np.uint64(0 if last else 32)))
-    ones += np.int64(popcount(first >> np.uint64(32))) if last else 0
-    # All words are counted and some thrown away: twice as fast as a loop whose end is mispredicted.
-    for word in range(1, WORDS - 1):
-        ones += np.int64(popcount(words[at + np.uint64(word)])) if last > word else 0
-    return ones
+    last = np.uint64(place) >> np.uint64(6)
+    before = first & np.uint64(0xFFFFFFFF)
+    inside = words[at + last] & ((np.uint64(1) << np.uint64(place & 63)) - np.uint64(1))
+    # The count that the block begins with is a number, not ones.
+    ones = before - popcount(before) + popcount(inside)
+    # All words are counted and those from the last on masked: no branch to mispredict, and one instruction for several.
+    for word in range(np.uint64(WORDS - 1)):
+        ones += popcount(words[at + word] & _MASKS[np.uint64(WORDS - 1) - last + word])
+    return np.int64(ones)
 
 
 @kernel
@@ -135,33 +138,33 @@ def successors(matrix: Any, ranges: Any, slots: Any, first: int, last: int) -> N
         if ranges.depths[beam] == 0 or ranges.lows[beam] == ranges.highs[beam]:
             continue
         low[0], high[0], begun[0] = ranges.lows[beam], ranges.highs[beam], 0
-        nodes = 1
+        nodes = np.uint64(1)
         for level in range(len(zeros)):
             base, shift = level * stride, zeros[level]
-            child = 0
+            child = np.uint64(0)
             for node in range(nodes):
-                ahead = node % _ABREAST
+                ahead = node % np.uint64(_ABREAST)
                 if ahead == 0:
                     # The first word of each block is read for many nodes at once: their cache lines arrive together.
-                    for other in range(min(_ABREAST, nodes - node)):
+                    for other in range(min(np.uint64(_ABREAST), nodes - node)):
                         low_first[other] = words[_place(base, low[node + other])[0]]
                         high_first[other] = words[_place(base, high[node + other])[0]]
                 here, end, bits = low[node], high[node], begun[node] << 1
                 here_ones, end_ones = _between(words, base, here, end, low_first[ahead], high_first[ahead])
                 # Both are written, and stay where they hold rows: no branch to mispredict.
                 next_low[child], next_high[child], next_begun[child] = here - here_ones, end - end_ones, bits
-                child += end - here > end_ones - here_ones
+                child += np.uint64(end - here > end_ones - here_ones)
                 next_low[child], next_high[child], next_begun[child] = shift + here_ones, shift + end_ones, bits | 1
-                child += end_ones > here_ones
+                child += np.uint64(end_ones > here_ones)
             nodes = child
             low, next_low = next_low, low
             high, next_high = next_high, high
             begun, next_begun = next_begun, begun
         skipped = 1 if begun[0] == 0 else 0
-        for node in range(skipped, nodes):
+        for node in range(skipped, np.int64(nodes)):
             slots.codes[places[beam] + node - skipped] = begun[node]
             slots.counts[places[beam] + node - skipped] = high[node] - low[node]
-        slots.found[beam] = nodes - skipped
+        slots.found[beam] = np.int64(nodes) - skipped
 
 
 @kernel
