@@ -3,7 +3,9 @@
 python tests/bench/bench_substring.py [CORPUS ...]      Zipf tokens (a number of them) or wikispeedia
 
 Without arguments: 5000000, 50000000 and wikispeedia. A code is a token or a document's separator: what the reference
-(SEAL's FM-index, measured once and not run here) counts as a token. Results: docs/results/substring.json.
+(SEAL's FM-index, measured once and not run here) counts as a token. With one thread also what the reads of a call take
+by themselves, in the same run (substring_floors.py). Where torch has a GPU, also the next tokens and extensions of 300
+and 2,400 beams on it. Results: docs/results/substring.json.
 """
 
 import json
@@ -12,18 +14,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from report import ROOT, WORK, save
 from substring_corpora import Corpus, corpus
+from substring_floors import line_ns, nodes, rows_ms
 
 from index.best_extensions import best_extensions
+from index.fm_index import FMIndex
 from index.kernels import usable_threads
 from index.substring import load_substring
 from index.substring_spec import MODES
+from index.suffix_array import SuffixArray
+from index.torch_substring import on_torch
 from index.types import State, SubstringIndex
 
 BEAMS = 300
@@ -31,6 +39,8 @@ QUERY_BEAMS = 15
 WIDTHS = (10, 1_000, 100_000)
 RUNS = 7
 BUILDS = 3
+DEVICE = "cuda:0"
+DEVICE_BEAMS = (300, 2_400)
 
 
 def median_ms(call: Callable[[], object]) -> dict[str, float]:
@@ -44,12 +54,14 @@ def median_ms(call: Callable[[], object]) -> dict[str, float]:
     return {"median": float(np.median(counted)), "least": min(counted), "most": max(counted), "runs": RUNS}
 
 
-def matches(index: SubstringIndex, tokens: npt.NDArray[np.uint16], width: int) -> tuple[State, npt.NDArray[np.int64]]:
-    """Return BEAMS matches of 1 to 8 tokens that occur about `width` times, and the token behind one of each."""
+def matches(
+    index: SubstringIndex, tokens: npt.NDArray[np.uint16], width: int, beams: int = BEAMS
+) -> tuple[State, npt.NDArray[np.int64]]:
+    """Return some matches of 1 to 8 tokens that occur about `width` times, and the token behind one of each."""
     rng = np.random.default_rng(width)
     found: list[State] = []
     behind: list[npt.NDArray[np.int64]] = []
-    while sum(map(len, found)) < BEAMS:
+    while sum(map(len, found)) < beams:
         places = rng.integers(0, len(tokens) - 10, 20_000)
         state = index.root(len(places))
         for length in range(8):
@@ -62,7 +74,7 @@ def matches(index: SubstringIndex, tokens: npt.NDArray[np.uint16], width: int) -
             state, places = state[counts > width], places[counts > width]
             if not len(places):
                 break
-    pick = rng.permutation(sum(map(len, found)))[:BEAMS]
+    pick = rng.permutation(sum(map(len, found)))[:beams]
     return np.concatenate(found)[pick], np.concatenate(behind)[pick]
 
 
@@ -77,10 +89,14 @@ def measure(folder: Path, whole: Corpus, threads: int) -> dict[str, Any]:
             "rows": float(index.count(state).mean()),
             "distinct": len(answer.tokens) / BEAMS,
         }
+        if threads == 1:
+            result[f"continuations of {BEAMS} x {width}"] |= floor(index, state)
         result[f"extend {BEAMS} x {width}"] = {
             "ms": median_ms(lambda state=state, behind=behind: index.extend(state, behind))  # type: ignore[misc]
         }
         scores = np.random.default_rng(width).normal(size=(BEAMS, whole.vocab_size)).astype(np.float32)
+        if threads == 1:
+            result["the greatest score of each beam"] = {"ms": median_ms(partial(scores.max, axis=1))}
         result[f"best {2 * QUERY_BEAMS} of {QUERY_BEAMS} beams of {BEAMS // QUERY_BEAMS} queries x {width}"] = {
             "ms": median_ms(
                 lambda state=state, scores=scores: best_extensions(  # type: ignore[misc]
@@ -96,6 +112,34 @@ def measure(folder: Path, whole: Corpus, threads: int) -> dict[str, Any]:
     result["locate"] = {"rows": rows, "ms": located, "microseconds a row": 1_000 * located["median"] / rows}
     numbers = np.random.default_rng(1).integers(0, index.documents, 100).tolist()
     result["100 documents"] = {"ms": median_ms(lambda: [index.text(number) for number in numbers])}
+    if threads == 1 and isinstance(index, FMIndex):
+        result["a line of the levels, ns"] = line_ns(index.matrix[0])
+    return result
+
+
+def floor(index: SubstringIndex, state: State) -> dict[str, float]:
+    """Return what bounds the next tokens of some matches: the reads of all rows, or the nodes that are looked at."""
+    if isinstance(index, SuffixArray):
+        return {"reads alone, ms": rows_ms(index, state)}
+    assert isinstance(index, FMIndex)
+    return {"nodes": nodes(index, index.continuations(state))}
+
+
+def measure_device(folder: Path, whole: Corpus) -> dict[str, Any]:
+    index = load_substring(folder, verify=False)
+    moved = on_torch(index, DEVICE)
+    result: dict[str, Any] = {}
+    for beams in DEVICE_BEAMS:
+        for width in WIDTHS:
+            state, behind = matches(index, whole.tokens, width, beams)
+            ours, theirs = moved.continuations(state), index.continuations(state)
+            assert all((one == other).all() for one, other in zip(ours, theirs, strict=True))
+            result[f"continuations of {beams} x {width}"] = {
+                "ms": median_ms(lambda state=state: moved.continuations(state))  # type: ignore[misc]
+            }
+            result[f"extend {beams} x {width}"] = {
+                "ms": median_ms(lambda state=state, behind=behind: moved.extend(state, behind))  # type: ignore[misc]
+            }
     return result
 
 
@@ -121,6 +165,8 @@ def main() -> None:
                 assert (index.text(number) == document).all()
             for threads in sorted({1, usable_threads()}):
                 result[f"{threads} threads"] = measure(folder, whole, threads)
+            if torch.cuda.is_available():
+                result[torch.cuda.get_device_name(0)] = measure_device(folder, whole)
             save("substring", f"{name} {mode}", result)
             print(json.dumps({f"{name} {mode}": result}, indent=1), flush=True)
 
