@@ -101,8 +101,13 @@ bench-serve: $(VENV)/clients ## the service under load, beside its parts and its
 	$(@D)/bin/python -m pip install --quiet 'chromadb>=1.5'
 	touch $@
 
-bench-substring: setup ## the substring index over 5 and 50 million tokens, both forms
+$(VENV)/substring-peers: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet -e '.[substring-peers]'
+	touch $@
+
+bench-substring: $(VENV)/substring-peers ## the substring index over 5 and 50 million tokens, both forms, and two peers
 	$(BIN)/python tests/bench/bench_substring.py
+	$(BIN)/python tests/bench/bench_substring_peers.py
 
 bench-serve-rivals: .bench/txtai/ready .bench/chroma/ready ## the service beside other servers, each in an environment of its own
 	$(BIN)/python -m api.demo build
