@@ -73,7 +73,7 @@ format: setup    ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-foundation bench-speed bench-serve bench-evaluation ## all benchmarks
+bench: bench-foundation bench-speed bench-serve bench-evaluation bench-substring ## all benchmarks
 
 bench-foundation: lucene-peer ## quality, latency, build, filters and live writes, beside their peers
 	$(BIN)/python tests/bench/bench_foundation.py

@@ -56,14 +56,14 @@ def build_ours(folder: Path, whole: Corpus, mode: Any) -> float:
 
 
 def build_tokengrams(folder: Path, whole: Corpus) -> float:
-    folder.mkdir(parents=True)
+    folder.mkdir()
     separated(whole, whole.vocab_size).tofile(folder / "tokens")
     MemmapIndex.build(str(folder / "tokens"), str(folder / "table"), vocab=whole.vocab_size + 1)
     return _size(folder)
 
 
 def build_infini(folder: Path, whole: Corpus) -> float:
-    folder.mkdir(parents=True)
+    folder.mkdir()
     separated(whole, INFINI_SEPARATOR).tofile(folder / "tokenized.0")
     begins = 2 * (whole.starts[:-1] + np.arange(len(whole.starts) - 1))
     begins.astype(np.uint64).tofile(folder / "offset.0")
@@ -129,10 +129,10 @@ class Systems:
     def __init__(self, name: str) -> None:
         self.whole = corpus(name)
         self.builds: dict[str, dict[str, float]] = {}
-        folders = {
-            system: WORK / f"substring-peers-{name}-{system}" for system in (*MODES, "tokengrams", "infini-gram")
-        }
+        kept = WORK / f"substring-peers-{name}"
+        folders = {system: kept / system for system in (*MODES, "tokengrams", "infini-gram")}
         shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir(parents=True)
         for system, folder in folders.items():
             start = time.perf_counter()
             size = self._build(system, folder)
@@ -195,7 +195,6 @@ class Systems:
 
 
 def main() -> None:
-    WORK.mkdir(exist_ok=True)
     for name in sys.argv[1:] or ["5000000", "wikispeedia"]:
         systems = Systems(name)
         result: dict[str, Any] = {"build": systems.builds}
