@@ -237,13 +237,15 @@ async def ngrams(library: Library, arguments: NgramsArguments) -> NgramsOut:
 
 
 async def _one(library: Library, name: str | None) -> str:
-    """Return the collection that is meant."""
+    """Return the collection that is meant. Raises RequestError where there are several, NotFoundError on none."""
     if name is not None:
         return name
     names = await library.names()
-    if len(names) == 1:
-        return names[0]
-    raise _which(names)
+    if not names:
+        raise NotFoundError("there is no collection to look in")
+    if len(names) > 1:
+        raise _which(names)
+    return names[0]
 
 
 def _which(names: Sequence[str]) -> RequestError:

@@ -115,7 +115,6 @@ class Covered:
     ) -> None:
         view = reading.view
         self.name = name
-        self.field = field
         self.tokenizer: PhraseTokenizer = open_tokenizer(field)
         self.index: SubstringIndex = view.base.substring(name)
         self.nowhere = "nowhere" if condition is None else "in no document that matches"
@@ -126,9 +125,10 @@ class Covered:
                 "documents: run `grapnel compact`"
             )
         allowed = view.allowed(condition, strict=strict)
-        self._included = np.zeros(documents, np.bool_)
-        self._included[view.base.doc_of[allowed.base]] = True
-        self._all_included = bool(self._included.all())
+        self._all_included = bool(allowed.base.all())
+        self._included = np.full(documents, self._all_included)
+        if not self._all_included:
+            self._included[view.base.doc_of[allowed.base]] = True
         self._most = most
         self._uncovered = int(allowed.fresh.sum())
 

@@ -54,7 +54,8 @@ def ngrams(collection: Collection, ngram: str, *, limit: int = 10, **options: Un
 
     limit: continuations listed, 0 to 100,000, by count and then by token. Otherwise, and errors, as `grep`.
     Cost: microseconds a token. Where a filter leaves documents out, or some were replaced or deleted since, that of
-    `grep` for each suffix that is tried, of which there are as many as the number of tokens has binary digits.
+    `grep` for each suffix that is tried, of which there are as many as the number of tokens has binary digits, and a
+    few times that for what follows.
     """
     check_limit(limit)
     with covering(collection, **options) as (_, covered):

@@ -41,6 +41,7 @@ def served(start_server: Callable[..., Any]) -> Any:
         "singer": {"scopes": ["read"], "collections": ["song*"]},
         "tenant": {"scopes": ["read"], "filter": {"type": "eq", "key": "tenant", "value": "a"}},
         "writer": {"scopes": ["write"]},
+        "waiting": {"scopes": ["read"], "collections": ["none-yet"]},
     }
     server = start_server({"limits": {"text_chars": 500}}, keys)
     with server.client("root") as http:
@@ -194,6 +195,8 @@ async def test_a_key_reaches_its_own_documents_only(served: Any) -> None:
         assert read(await client.call_tool("fetch", {"id": "tales/a/fox"}))["metadata"]["tenant"] == "a"
         assert read(await client.call_tool("grep", {"phrase": "hen", "collection": "tales"}))["count"] == 0
         assert read(await client.call_tool("ngrams", {"ngram": "a", "collection": "tales"}))["distinct"] == 1
+    async with connected(served, "waiting") as client:
+        assert "there is no collection" in refusal(await client.call_tool("grep", {"phrase": "fox"}))
     async with connected(served, "singer") as client:
         assert 'no field of kind "substring"' in refusal(await client.call_tool("grep", {"phrase": "fox"})), (
             "of the one"
