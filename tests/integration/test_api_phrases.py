@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -175,6 +176,20 @@ def test_what_cannot_be_answered_is_refused(
     assert refused.status_code == 422, refused.text
     assert refused.json()["type"] == "grapnel:invalid"
     assert said in refused.json()["detail"]
+
+
+def test_many_at_once_are_answered_each_as_alone(clients: dict[str, httpx.Client]) -> None:
+    asked = [
+        (clients[key], ask, words, options)
+        for key in ("reader", "a", "b")
+        for ask in (grep, ngrams)
+        for words in ("the quick", "zebra", "an owl", "hen saw the quick")
+        for options in ({}, {"filter": LATER}, {"field": "kept"})
+    ]
+    alone = [ask(client, words, **options) for client, ask, words, options in asked]
+    with ThreadPoolExecutor(16) as pool:
+        together = [pool.submit(ask, client, words, **options) for client, ask, words, options in asked * 3]
+        assert [each.result() for each in together] == alone * 3
 
 
 def test_no_more_places_are_looked_at_than_the_server_allows(client: httpx.Client) -> None:
