@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from api.client.options import PhraseOptions as SentOptions
 from api.keys import Principal
 from index.errors import DeadlineError
 from retrieval.collection import Collection
@@ -14,6 +13,7 @@ from retrieval.phrases.grep import Found, grep
 from retrieval.phrases.ngrams import Counted, ngrams
 
 if TYPE_CHECKING:
+    from api.client.options import PhraseOptions as SentOptions  # httpx comes with it
     from api.service import Service
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class PhraseSpec:
     timeout_s: float | None = None
 
 
-def sent_options(spec: PhraseSpec) -> SentOptions:
+def sent_options(spec: PhraseSpec) -> "SentOptions":
     """Return what a client sends of a spec beside its text."""
     return {"field": spec.options.get("field"), "filter": spec.options.get("filter"), "limit": spec.limit}
 
