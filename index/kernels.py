@@ -5,7 +5,8 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import numba
@@ -90,14 +91,16 @@ def over_beams(work: Callable[[int, int], None], nanoseconds: npt.NDArray[np.int
                 return
             work(*span)
 
-    # The caller is one of the threads: it begins at once, and goes on alone where the others are busy.
-    others = [_helpers().submit(take) for _ in range(threads - 1)]
+    others: list[Future[None]] = []
     try:
+        # The caller is one of the threads: it begins at once, and goes on alone where the others are busy, or where no
+        # more can be started, as when the interpreter ends.
+        with suppress(RuntimeError):
+            others += (_helpers().submit(take) for _ in range(threads - 1))
         take()
     finally:
-        left.clear()
-        # What has not begun has nothing left to do, and what has may not outlive the arrays it writes to.
-        begun = [other for other in others if not other.cancel()]
-        wait(begun)
-    for other in begun:
+        left.clear()  # what has not begun has nothing left to do
+        others = [other for other in others if not other.cancel()]
+        wait(others)
+    for other in others:
         other.result()

@@ -1,6 +1,8 @@
 """How compiled loops are run: every beam once, whatever the threads; ones are counted."""
 
 import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -60,6 +62,20 @@ def test_what_fails_in_a_thread_is_raised() -> None:
 
     with pytest.raises(ValueError, match="half way"):
         over_beams(fail, np.full(8, 10**6), threads=2)
+
+
+def test_work_goes_on_alone_where_no_thread_can_be_started() -> None:
+    code = (
+        "import atexit, numpy as np\n"
+        "from index.kernels import over_beams\n"
+        "seen = []\n"
+        "def ask():\n"
+        "    over_beams(lambda first, last: seen.extend(range(first, last)), np.full(9, 10**6), 2)\n"
+        "    print(sorted(seen))\n"
+        "atexit.register(ask)\n"  # when threads can no longer be started
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.strip(), done.stderr) == (str(list(range(9))), "")
 
 
 def test_usable_threads(monkeypatch: pytest.MonkeyPatch) -> None:
