@@ -58,6 +58,12 @@ class Covered:
         self.name = name
         self.field = field
         self.tokenizer: PhraseTokenizer = open_tokenizer(field)
+        built = view.base.components[name].config["tokenizer"]
+        if self.tokenizer.fingerprint != built:
+            raise IndexFormatError(
+                f"field {name!r} was built with tokenizer {built!r}, {field.tokenizer!r} is "
+                f"{self.tokenizer.fingerprint!r} now: run `grapnel compact`, or put the tokenizer back"
+            )
         self.index: SubstringIndex = view.base.substring(name)
         documents = len(view.base.columns)
         if self.index.documents != len(PARTS) * documents:
