@@ -271,7 +271,7 @@ def test_a_tokenizer_that_is_replaced_under_an_open_collection_is_refused(
         assert grep(opened, "the quick").count == 3
         wordpiece(tmp_path / "tokenizer", [WORDS[0], *reversed(WORDS[1:])])
         for ask in (grep, ngrams):
-            with pytest.raises(IndexFormatError, match="'phrases' was built with tokenizer .* run `grapnel compact`"):
+            with pytest.raises(IndexFormatError, match=r"'phrases' was built with tokenizer .* run `grapnel compact`"):
                 ask(opened, "the quick")
         assert opened.search("quick", mode="lexical").hits, "other fields need no tokenizer"
         opened.compact()
