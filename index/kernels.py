@@ -51,12 +51,16 @@ class _KeptCode(_FunctionCache):  # type: ignore[misc]  # as above
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            kept = super().load_overload(sig, target_context)
+            if kept is None or kept.signature.args == sig:
+                return kept
+            damage = f"{kept.signature} found for {sig}"  # two processes chose one name at the same time
         except (OSError, EOFError, UnpicklingError) as error:  # cut by a power loss: numba writes them without fsync
-            log.warning("compiling anew, %s is damaged: %s", self.cache_path, error)
-            with suppress(OSError):
-                self.flush()
-            return None
+            damage = str(error)
+        log.warning("compiling anew, %s is damaged: %s", self.cache_path, damage)
+        with suppress(OSError):
+            self.flush()
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
