@@ -73,7 +73,7 @@ format: setup    ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-foundation bench-speed bench-serve bench-evaluation ## all benchmarks
+bench: bench-foundation bench-speed bench-serve bench-evaluation bench-substring ## all benchmarks
 
 bench-foundation: lucene-peer ## quality, latency, build, filters and live writes, beside their peers
 	$(BIN)/python tests/bench/bench_foundation.py
@@ -101,8 +101,13 @@ bench-serve: $(VENV)/clients ## the service under load, beside its parts and its
 	$(@D)/bin/python -m pip install --quiet 'chromadb>=1.5'
 	touch $@
 
-bench-substring: setup ## the substring index over 5 and 50 million tokens, both forms
+$(VENV)/substring-peers: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet -e '.[substring-peers]'
+	touch $@
+
+bench-substring: $(VENV)/substring-peers ## the substring index over 5 and 50 million tokens, both forms, and two peers
 	$(BIN)/python tests/bench/bench_substring.py
+	$(BIN)/python tests/bench/bench_substring_peers.py
 
 bench-serve-rivals: .bench/txtai/ready .bench/chroma/ready ## the service beside other servers, each in an environment of its own
 	$(BIN)/python -m api.demo build

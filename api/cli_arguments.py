@@ -133,11 +133,13 @@ def _phrases(commands: Any) -> None:
         "White space and case are the tokenizer's business: WordPiece ignores white space between words, byte-level "
         "tokenizers put a space into the token behind it."
     )
-    parser = _command(commands, "grep", "find every place of an exact phrase, in a collection with a substring field")
+    parser = _command(commands, "grep", "find every place of an exact phrase; needs a substring field", remote=True)
     parser.epilog = f"The phrase is found as tokens: never from inside one of them. {white_space}"
     parser.add_argument("phrase", metavar="PHRASE", help="in quotes")
     _phrase_options(parser, "places shown; all are counted")
-    parser = _command(commands, "ngrams", "count an n-gram of tokens and what follows it; needs a substring field")
+    parser = _command(
+        commands, "ngrams", "count an n-gram of tokens and what follows it; needs a substring field", remote=True
+    )
     parser.epilog = f"Where it does not occur, its longest suffix that does is continued, and said. {white_space}"
     parser.add_argument("ngram", metavar="NGRAM", help="one or more words, in quotes")
     _phrase_options(parser, "continuations shown, the most frequent first")
@@ -146,6 +148,7 @@ def _phrases(commands: Any) -> None:
 def _phrase_options(parser: argparse.ArgumentParser, limit: str) -> None:
     parser.add_argument("--field", metavar="NAME", help="a substring field of the collection (its first)")
     parser.add_argument("--limit", metavar="N", type=int, default=10, help=f"{limit} (%(default)s)")
+    _filter_option(parser)
 
 
 def _run(commands: Any) -> None:
@@ -272,8 +275,12 @@ def _limit(commands: Any) -> None:
 def _ranking_options(parser: argparse.ArgumentParser, *, k: int) -> None:
     parser.add_argument("-k", type=int, default=k, help="number of results (%(default)s)")
     parser.add_argument("--mode", help="hybrid, or a field of the collection such as dense, lexical")
-    parser.add_argument("--filter", metavar="JSON", help='e.g. \'{"type": "eq", "key": "lang", "value": "en"}\'')
+    _filter_option(parser)
     parser.add_argument("--pipeline", metavar="FILE", help="a pipeline.toml in place of the collection's own")
+
+
+def _filter_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--filter", metavar="JSON", help='e.g. \'{"type": "eq", "key": "lang", "value": "en"}\'')
 
 
 def _documents(commands: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from api.client import ApiError, CollectionClient, Grapnel, JobError, SearchHit, SearchResult
 from api.client.options import Search
+from api.phrases import PhraseSpec, sent_options
 from index.errors import CorpusError, RequestError
 from index.types import Effort
 from retrieval.ingest import AddReport, batches
@@ -53,6 +54,14 @@ class Remote:
             results = [_unless_error(answer) for answer in answers]
         rankings = [_ranking(request, result) for request, result in zip(requests, results, strict=True)]
         return results[0].mode, rankings
+
+    def grep(self, spec: PhraseSpec) -> dict[str, Any]:
+        """Return where a phrase occurs, as JSON values."""
+        return asdict(self._collection.grep(spec.text, **sent_options(spec)))
+
+    def ngrams(self, spec: PhraseSpec) -> dict[str, Any]:
+        """Return how often an n-gram occurs and what follows it, as JSON values."""
+        return asdict(self._collection.ngrams(spec.text, **sent_options(spec)))
 
     def add(self, documents: Iterable[Document], progress: Progress) -> dict[str, int]:
         """Send documents in streams of up to 1,000; each is acknowledged before the next begins.

@@ -7,8 +7,11 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from api.cli_build import compaction_value
+from api.phrases import PhraseSpec, counted_value, found_value
 from index.errors import RequestError
 from retrieval.collection import Collection
+from retrieval.phrases.grep import grep
+from retrieval.phrases.ngrams import ngrams
 from retrieval.pipeline_config import resolve_mode
 from retrieval.progress import Progress
 from retrieval.status import describe
@@ -20,6 +23,12 @@ class Target(Protocol):
 
     def search(self, requests: Sequence[SearchRequest], mode: str | None) -> tuple[str, list[Ranking]]:
         """Answer searches; return the mode they were answered in, and a ranking each."""
+
+    def grep(self, spec: PhraseSpec) -> dict[str, Any]:
+        """Return where a phrase occurs, as JSON values."""
+
+    def ngrams(self, spec: PhraseSpec) -> dict[str, Any]:
+        """Return how often an n-gram occurs and what follows it, as JSON values."""
 
     def add(self, documents: Iterable[Document], progress: Progress) -> dict[str, int]:
         """Add or replace documents and return counts; what `progress` was told of is stored whatever comes then."""
@@ -64,6 +73,12 @@ class _Folder:
     def search(self, requests: Sequence[SearchRequest], mode: str | None) -> tuple[str, list[Ranking]]:
         chosen = resolve_mode(self._collection.pipeline, self._collection.config, mode)
         return chosen, self._collection.search_many(requests, mode=chosen)
+
+    def grep(self, spec: PhraseSpec) -> dict[str, Any]:
+        return found_value(spec.text, grep(self._collection, spec.text, limit=spec.limit, **spec.options))
+
+    def ngrams(self, spec: PhraseSpec) -> dict[str, Any]:
+        return counted_value(spec.text, ngrams(self._collection, spec.text, limit=spec.limit, **spec.options))
 
     def add(self, documents: Iterable[Document], progress: Progress) -> dict[str, int]:
         return asdict(self._collection.add(documents, progress))

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from dataclasses import asdict
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from api.client import ApiError, AsyncGrapnel, SearchHit
 from api.keys import Principal
+from api.phrases import PhraseSpec, counted_value, found_value, sent_options
 from api.service import SearchSpec, Service, characters_of
 from index.errors import GrapnelError
 from retrieval.snippets import query_forms, snippet
@@ -70,6 +72,14 @@ class Library(Protocol):
         """Return a document. Raises NotFoundError."""
         ...
 
+    async def grep(self, name: str, spec: PhraseSpec) -> Mapping[str, Any]:
+        """Return where a phrase occurs in a collection, as JSON values."""
+        ...
+
+    async def ngrams(self, name: str, spec: PhraseSpec) -> Mapping[str, Any]:
+        """Return how often an n-gram occurs in a collection and what follows it, as JSON values."""
+        ...
+
 
 class ServiceLibrary:
     """The collections of a service in this process. explain: see Library; by default, everything."""
@@ -105,6 +115,14 @@ class ServiceLibrary:
     async def document(self, name: str, doc_id: str) -> Document:
         """See Library."""
         return (await self._service.documents.get_one(self._principal, name, doc_id)).document
+
+    async def grep(self, name: str, spec: PhraseSpec) -> Mapping[str, Any]:
+        """See Library."""
+        return found_value(spec.text, await self._service.phrases.grep(self._principal, name, spec))
+
+    async def ngrams(self, name: str, spec: PhraseSpec) -> Mapping[str, Any]:
+        """See Library."""
+        return counted_value(spec.text, await self._service.phrases.ngrams(self._principal, name, spec))
 
 
 def _shown(hit: Hit, forms: frozenset[str]) -> Found:
@@ -150,6 +168,14 @@ class RemoteLibrary:
     async def document(self, name: str, doc_id: str) -> Document:
         """See Library."""
         return (await self._client.collection(name).get(doc_id)).document
+
+    async def grep(self, name: str, spec: PhraseSpec) -> Mapping[str, Any]:
+        """See Library."""
+        return asdict(await self._client.collection(name).grep(spec.text, **sent_options(spec)))
+
+    async def ngrams(self, name: str, spec: PhraseSpec) -> Mapping[str, Any]:
+        """See Library."""
+        return asdict(await self._client.collection(name).ngrams(spec.text, **sent_options(spec)))
 
 
 def _found(hit: SearchHit) -> Found:

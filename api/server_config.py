@@ -69,11 +69,12 @@ class Limits:
 
     k: results of a search. depth: candidates of one part, and offset + k. searches: searches in one request.
     documents: documents in one request (a bulk stream has no such limit). ids: ids in one request. texts, text_chars:
-    texts to embed or rerank in one request; characters of each, and of a query.
+    texts to embed or rerank in one request; characters of each, of a query and of a phrase. places: of a phrase that
+    are looked at, some 65 bytes of memory each while they are.
     body_bytes: of a request, bulk streams aside. line_bytes: of one line of a bulk stream. header_bytes: of the request
     line and all headers.
     queue, writes: searches and write requests that may wait, per collection; more are answered with 429.
-    timeout_s: a search that names no time, and the most one may name; texts to embed or rerank.
+    timeout_s: a search that names no time, of phrases too, and the most one may name; texts to embed or rerank.
     body_idle_s: longest pause in a request's body.
     drain_s: how long requests may go on when the server is asked to stop.
     Raises ConfigError on a value that cannot work.
@@ -86,6 +87,7 @@ class Limits:
     ids: int = 1_000
     texts: int = 256
     text_chars: int = 200_000
+    places: int = 5_000_000
     body_bytes: int = 32 << 20
     line_bytes: int = 16 << 20
     header_bytes: int = 32 << 10

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -16,6 +16,7 @@ from api.documents import Documents
 from api.jobs import Jobs
 from api.keys import Keys, Principal, Scope
 from api.models import Embedded, Models, Side, token_counts, tokenizer_of
+from api.phrases import Phrases
 from api.registry import Registry, Served, Waiting
 from api.searching import Item
 from api.server_config import ServerConfig
@@ -57,6 +58,9 @@ _CHANGE_THREADS = 4
 _MODEL_THREADS = 32
 """They wait for models, and the more of them wait, the larger the batches. On threads of their own: a slow model keeps
 nobody from a document."""
+
+_PHRASE_THREADS = 4
+"""Each may hold every place of a phrase that the limits allow."""
 
 _ON_LOOP_CHARACTERS = 50_000
 """Text of an answer that may be looked through on the event loop: that takes a few milliseconds."""
@@ -137,8 +141,10 @@ class Service:
         self.reads = Workers("reads", _READ_THREADS, config.limits.queue)
         self.changes = Workers("changes of collections", _CHANGE_THREADS, config.limits.writes)
         self.model_calls = Workers("model calls", _MODEL_THREADS, config.limits.queue)
+        self.phrase_calls = Workers("phrase searches", _PHRASE_THREADS, config.limits.queue)
         self.observe: Observer = _observe_nothing
         self.documents = Documents(self)
+        self.phrases = Phrases(self)
         self.upkeep = Upkeep(self)
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -175,7 +181,7 @@ class Service:
         """Answer what waits, close everything; return whether all work had ended by then."""
         deadline = time.monotonic() + timeout_s
         ended = self.jobs.join(deadline)
-        for workers in (self.reads, self.changes, self.model_calls):
+        for workers in (self.reads, self.changes, self.model_calls, self.phrase_calls):
             workers.close()
         self.registry.close(max(0.0, deadline - time.monotonic()))
         return ended
@@ -207,10 +213,12 @@ class Service:
         if not principal.may(scope):
             raise ForbiddenError(f"this key has no {scope!r} scope")
 
-    async def reading(self, principal: Principal, name: str, work: Callable[[Collection], T]) -> T:
-        """Run `work` on a collection that the principal may read, on a worker thread."""
+    async def reading(
+        self, principal: Principal, name: str, work: Callable[[Collection], T], workers: Workers | None = None
+    ) -> T:
+        """Run `work` on a collection that the principal may read, on a thread of `workers`, by default of `reads`."""
         served = self.allowed(principal, "read", name)
-        return await self.reads.run(lambda: _with(served, work))
+        return await (workers or self.reads).run(lambda: _with(served, work))
 
     async def writing(self, principal: Principal, name: str, work: Callable[[Collection], T]) -> T:
         """Run `work` on a collection that the principal may write to, on a worker thread."""
@@ -352,7 +360,7 @@ class Service:
         request, limits = spec.request, self.limits
         check_request(request)
         rerank_depth = 0 if spec.rerank is None else self._depth(spec.rerank)
-        asked = {
+        most = {
             "k": (request.k, limits.k),
             "offset + k": (request.offset + request.k, limits.depth),
             "depth": (request.depth or 0, limits.depth),
@@ -360,13 +368,22 @@ class Service:
             "query characters": (len(request.query.text), limits.text_chars),
             "excluded ids": (len(request.exclude), limits.ids),
         }
+        self.check_most(most)
+        rerank_s = None if spec.rerank is None else spec.rerank.timeout_s
+        self.check_times({"timeout": spec.timeout_s, "rerank.timeout": rerank_s})
+
+    def check_most(self, asked: Mapping[str, tuple[int, int]]) -> None:
+        """Raise RequestError on a number above what the server allows. asked: by name, the number and the most."""
         for what, (value, most) in asked.items():
             if value > most:
                 raise RequestError(f"{what}: {value:,} asked for, this server allows {most:,}")
-        times = {"timeout": spec.timeout_s, "rerank.timeout": None if spec.rerank is None else spec.rerank.timeout_s}
+
+    def check_times(self, times: Mapping[str, float | None]) -> None:
+        """Raise RequestError on a time that the server does not allow. times: seconds, by name."""
         for what, seconds in times.items():
-            if seconds is not None and not 0 < seconds <= limits.timeout_s:
-                raise RequestError(f"{what} is {seconds:g} s, expected more than 0 and at most {limits.timeout_s:g}")
+            if seconds is not None and not 0 < seconds <= self.limits.timeout_s:
+                allowed = f"more than 0 and at most {self.limits.timeout_s:g}"
+                raise RequestError(f"{what} is {seconds:g} s, expected {allowed}")
 
     async def _reranked(self, spec: RerankSpec, request: SearchRequest, ranking: Ranking, until: float) -> Ranking:
         """Return a ranking in a better order. until: when the search must be answered, by `time.monotonic()`."""

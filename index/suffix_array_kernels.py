@@ -6,7 +6,7 @@ import numpy as np
 
 from index.kernels import kernel
 
-_BLOCK: Final = 64
+_BLOCK: Final = 256
 """Rows read before they are compared: reads that do not wait for each other are an order faster than a search."""
 
 
@@ -57,7 +57,7 @@ def narrow(array: Any, firsts: Any, ranges: Any, codes: Any, new: Any, first: in
 def successors(array: Any, wide: Any, ranges: Any, slots: Any, first: int, last: int) -> None:
     """Write the codes that follow beams [first, last) and their counts from places[b] on, and how many to found[b].
 
-    Cost: a random read a row, but long runs are skipped: with d successors of w rows, at most some d (64 + 2 log2(w)).
+    Cost: a random read a row, but long runs are skipped: with d successors of w rows, at most some d (256 + 2 log2(w)).
     """
     text, suffixes = array
     codes, counts = slots.codes, slots.counts

@@ -4,6 +4,7 @@ Extension and next tokens run on the device; places and documents stay with the 
 they read a few lines of. States are those of the CPU's form: the two may take turns.
 """
 
+from abc import abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -12,11 +13,11 @@ import numpy.typing as npt
 
 from index.device import canonical, on_device
 from index.fm_index import FMIndex
-from index.substring_ranges import Int64, Ranges, Slots
-from index.substring_shard import begins
+from index.substring_ranges import Int64, Ranges
+from index.substring_shard import SubstringShard, begins
 from index.substring_shards import ShardedSubstring
 from index.suffix_array import SuffixArray
-from index.types import SubstringIndex
+from index.types import Continuations, State, SubstringIndex
 from index.wavelet_kernels import BITS, WORDS
 
 if TYPE_CHECKING:
@@ -46,7 +47,59 @@ def on_torch(index: SubstringIndex, device: str) -> SubstringIndex:
     raise TypeError(f"index is a {type(index).__name__}, expected what open_substring returns")
 
 
-class TorchSuffixArray(SuffixArray):
+class _Moved(SubstringShard):
+    """What both forms do on a device: entries stay there until they are tokens and counts."""
+
+    _device: str
+    _tokens: "Tensor"
+
+    def continuations(self, state: State) -> Continuations:
+        """Return which tokens follow each match and how often; see SubstringIndex."""
+        ranges = self._ranges(state)
+        needed, most = self._needed(ranges)
+        here = np.flatnonzero((ranges.depths == 0) | (needed > most))
+        needed[here] = 0
+        found = np.zeros(len(state), np.int64)
+        parts = []
+        for beams in _batches(needed, most):
+            part = Ranges(*(each[beams] for each in ranges))
+            found[beams], tokens, counts = on_device(self._device, partial(self._followers, part))
+            parts.append((beams, tokens, counts))
+        if len(here):
+            known = super().continuations(state[here])
+            found[here] = np.diff(known.offsets)
+            parts.append((here, known.tokens, known.counts))
+        offsets = begins(found)
+        if len(parts) == 1:
+            return Continuations(offsets, *parts[0][1:])
+        answer = Continuations(offsets, np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.int64))
+        for beams, tokens, counts in parts:
+            into = np.arange(len(tokens)) + np.repeat(offsets[beams] - begins(found[beams])[:-1], found[beams])
+            answer.tokens[into], answer.counts[into] = tokens, counts
+        return answer
+
+    def _followers(self, ranges: Ranges) -> tuple[Int64, npt.NDArray[np.int32], Int64]:
+        """Return how many tokens follow each match, and all of them with their counts."""
+        import torch  # noqa: PLC0415  as everywhere: only where it is used
+
+        owners, codes, counts = self._entries(ranges)
+        kept = codes > 0
+        owners, codes, counts = owners[kept], codes[kept], counts[kept]
+        found = torch.bincount(owners, minlength=len(ranges.lows))
+        # What travels is short: a count is at most the codes of a shard.
+        tokens, short = self._tokens[codes].cpu().numpy(), counts.int().cpu().numpy()
+        return found.cpu().numpy(), tokens, short.astype(np.int64)
+
+    @abstractmethod
+    def _needed(self, ranges: Ranges) -> tuple[Int64, int]:
+        """Return how many rows or nodes each match may need on the device, and how many fit there together."""
+
+    @abstractmethod
+    def _entries(self, ranges: Ranges) -> "tuple[Tensor, Tensor, Tensor]":
+        """Return beam, code and count of all that follows some matches, int64; by beam, codes ascending."""
+
+
+class TorchSuffixArray(_Moved, SuffixArray):
     """A suffix array on a device. Cost: some 30 small steps to extend; a gather for each row for the next tokens."""
 
     def __init__(self, index: SuffixArray, device: str) -> None:
@@ -56,6 +109,7 @@ class TorchSuffixArray(SuffixArray):
         # Torch gathers no unsigned numbers everywhere: the bits are kept, and the sign is taken off when they are read.
         self._text = on_device(device, partial(_sent, text.view(f"i{text.itemsize}"), self._device))
         self._suffixes = on_device(device, partial(_sent, suffixes.view(np.int32), self._device))
+        self._tokens = on_device(device, partial(_sent, index.tables.alphabet.tokens, self._device))
         self._mask = (1 << 8 * text.itemsize) - 1
 
     def _next(self, rows: "Tensor", depths: "Tensor") -> "Tensor":
@@ -73,7 +127,7 @@ class TorchSuffixArray(SuffixArray):
         )
 
     def _narrowed(self, ranges: Ranges, codes: Int64) -> tuple[Int64, Int64]:
-        import torch  # noqa: PLC0415  as everywhere: only where it is used
+        import torch  # noqa: PLC0415  as above
 
         lows, highs, depths = (_sent(each, self._device) for each in ranges)
         wanted = _sent(codes, self._device)
@@ -87,32 +141,27 @@ class TorchSuffixArray(SuffixArray):
         first, behind = low.cpu().numpy().reshape(2, -1)
         return first, behind
 
-    def _successors(self, ranges: Ranges, slots: Slots) -> None:
-        widths = np.where(ranges.depths == 0, 0, ranges.highs - ranges.lows)
-        large = widths > _ROWS
-        if large.any():
-            super()._successors(Ranges(ranges.lows, np.where(large, ranges.highs, ranges.lows), ranges.depths), slots)
-        widths[large] = 0
-        for chosen in _batches(widths, _ROWS):
-            part = Ranges(*(each[chosen] for each in ranges))
-            _fill(slots, chosen, *on_device(self._device, partial(self._runs, part, widths[chosen])))
+    def _needed(self, ranges: Ranges) -> tuple[Int64, int]:
+        return ranges.highs - ranges.lows, _ROWS
 
-    def _runs(self, ranges: Ranges, widths: Int64) -> tuple[Int64, Int64, Int64]:
-        """Return beam, code and count of every run of next codes but that of separators."""
+    def _entries(self, ranges: Ranges) -> "tuple[Tensor, Tensor, Tensor]":
+        """Return beam, code and count of every run of next codes."""
         import torch  # noqa: PLC0415  as above
 
-        lows, depths, sizes = (_sent(each, self._device) for each in (ranges.lows, ranges.depths, widths))
-        owners = torch.repeat_interleave(torch.arange(len(sizes), device=self._device), sizes)
-        first = sizes.cumsum(0) - sizes
-        rows = torch.arange(len(owners), device=self._device) - first[owners] + lows[owners]
-        codes = self._next(rows, depths[owners])
+        widths = ranges.highs - ranges.lows
+        rows = int(widths.sum())
+        depths, sizes = _sent(ranges.depths, self._device), _sent(widths, self._device)
+        # From a beam's place among all rows to its place in the suffix array.
+        shift = _sent(ranges.lows - begins(widths)[:-1], self._device)
+        owners = torch.repeat_interleave(torch.arange(len(sizes), device=self._device), sizes, output_size=rows)
+        codes = self._next(torch.arange(rows, device=self._device) + shift[owners], depths[owners])
         keys = owners << 32 | codes
-        begun = torch.nonzero(torch.cat([keys.new_ones(1, dtype=torch.bool), keys[1:] != keys[:-1]])[: len(keys)])[:, 0]
-        counts = torch.diff(begun, append=begun.new_tensor([len(keys)]))
-        return _without_separators(owners[begun], codes[begun], counts)
+        begun = torch.nonzero(torch.cat([keys.new_ones(1, dtype=torch.bool), keys[1:] != keys[:-1]]))[:, 0]
+        counts = torch.diff(begun, append=begun.new_tensor([rows]))
+        return owners[begun], codes[begun], counts
 
 
-class TorchFMIndex(FMIndex):
+class TorchFMIndex(_Moved, FMIndex):
     """An FM-index on a device. Cost: a step a level, of two gathers of a cache line for every node of every beam."""
 
     def __init__(self, index: FMIndex, device: str) -> None:
@@ -122,6 +171,7 @@ class TorchFMIndex(FMIndex):
         self._zeros = zeros.tolist()
         self._stride = len(words) // len(zeros)
         self._words = on_device(device, partial(_sent, words.view(np.int64), self._device))
+        self._tokens = on_device(device, partial(_sent, index.tables.alphabet.tokens, self._device))
 
     def _ones(self, level: int, rows: "Tensor") -> "Tensor":
         """Return the number of ones of a level before some rows, int64."""
@@ -152,16 +202,12 @@ class TorchFMIndex(FMIndex):
         lows, highs = rows.cpu().numpy().reshape(2, -1)
         return lows, highs
 
-    def _successors(self, ranges: Ranges, slots: Slots) -> None:
-        # No more nodes than rows.
-        widths = np.where(ranges.depths == 0, 0, np.diff(slots.places))
-        widths[ranges.lows == ranges.highs] = 0
-        for chosen in _batches(widths, _NODES):
-            part = Ranges(*(each[chosen] for each in ranges))
-            _fill(slots, chosen, *on_device(self._device, partial(self._leaves, part)))
+    def _needed(self, ranges: Ranges) -> tuple[Int64, int]:
+        # No more nodes than rows, nor than symbols and separator.
+        return np.minimum(ranges.highs - ranges.lows, len(self.tables.alphabet) + 1), _NODES
 
-    def _leaves(self, ranges: Ranges) -> tuple[Int64, Int64, Int64]:
-        """Return beam, code and count of every code but the separator in some ranges."""
+    def _entries(self, ranges: Ranges) -> "tuple[Tensor, Tensor, Tensor]":
+        """Return beam, code and count of every code in some ranges."""
         import torch  # noqa: PLC0415  as above
 
         lows, highs = _sent(ranges.lows, self._device), _sent(ranges.highs, self._device)
@@ -175,7 +221,7 @@ class TorchFMIndex(FMIndex):
             codes = torch.stack([codes << 1, codes << 1 | 1], dim=1).view(-1)
             held = torch.nonzero(lows < highs)[:, 0]
             lows, highs, codes, owners = lows[held], highs[held], codes[held], owners[held >> 1]
-        return _without_separators(owners, codes, highs - lows)
+        return owners, codes, highs - lows
 
 
 def _sent(values: npt.NDArray[np.integer], device: str) -> "Tensor":
@@ -193,11 +239,6 @@ def _popcount(words: "Tensor") -> "Tensor":
     return (words * 0x0101010101010101) >> 56
 
 
-def _without_separators(owners: "Tensor", codes: "Tensor", counts: "Tensor") -> tuple[Int64, Int64, Int64]:
-    kept = codes > 0
-    return owners[kept].cpu().numpy(), codes[kept].cpu().numpy(), counts[kept].cpu().numpy()
-
-
 def _batches(widths: Int64, most: int) -> list[Int64]:
     """Return beams in spans of about `most` rows together, one beam at least; those without rows left out."""
     beams = np.flatnonzero(widths)
@@ -205,11 +246,3 @@ def _batches(widths: Int64, most: int) -> list[Int64]:
         return []
     number = (np.cumsum(widths[beams]) - widths[beams]) // most
     return np.split(beams, np.flatnonzero(np.diff(number)) + 1)
-
-
-def _fill(slots: Slots, beams: Int64, owners: Int64, codes: Int64, counts: Int64) -> None:
-    """Write entries, sorted by beam, where they belong. owners: places in `beams`."""
-    found = np.bincount(owners, minlength=len(beams))
-    into = np.arange(len(owners)) - begins(found)[owners] + slots.places[beams][owners]
-    slots.codes[into], slots.counts[into] = codes, counts
-    slots.found[beams] = found

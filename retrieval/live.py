@@ -143,8 +143,7 @@ class Live:
         lexical: dict[str, LexicalIndex] = dict(self.base.lexical)
         lexical.update({name: live.reader() for name, live in self._lexical.items()})
         alive = count - int(self._fresh_dead.sum())
-        sealed = [name for name in lexical if name not in self._lexical] + list(self._config.substring_fields())
-        uncovered = {name: alive for name in sealed if alive}
+        uncovered = {name: alive for name in lexical if name not in self._lexical and alive}
         return View(
             base=self.base,
             op=self.op,

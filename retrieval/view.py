@@ -92,8 +92,8 @@ class View:
 
     base_dead: bool (N,), rows of the base that were replaced or deleted since. patched: document number in the base
     -> metadata that replaces its columns. lexical: per field, what searches base and fresh rows together.
-    uncovered: per lexical or substring field, how many fresh rows it cannot see. known_keys: metadata keys that the
-    base or any write followed since has; a filter on another one is refused.
+    uncovered: per lexical field, how many fresh rows it cannot see. known_keys: metadata keys that the base or any
+    write followed since has; a filter on another one is refused.
     """
 
     base: Base

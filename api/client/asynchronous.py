@@ -134,6 +134,8 @@ class AsyncCollectionClient:
     search = _of_collection(search_operations.search)
     search_many = _of_collection(search_operations.search_many)
     context = _of_collection(search_operations.context)
+    grep = _of_collection(search_operations.grep)
+    ngrams = _of_collection(search_operations.ngrams)
 
     async def upsert(self, documents: Iterable[Document] | AsyncIterable[Document]) -> UpsertReport:
         """Add or replace any number of documents, streamed; see `CollectionClient.upsert`."""

@@ -30,6 +30,14 @@ class LexicalField(TypedDict, total=False):
     language: str | None
 
 
+class SubstringField(TypedDict, total=False):
+    """A field of exact phrases, no mode of search; new documents are in it after a compaction."""
+
+    kind: Required[Literal["substring"]]
+    mode: Literal["fast", "compact"]
+    case: Literal["lower", "keep"]
+
+
 class Chunking(TypedDict, total=False):
     """How documents are cut into passages."""
 
@@ -115,4 +123,18 @@ class ContextOptions(TypedDict, total=False):
     neighbours: int
     min_score: float | None
     rerank: Rerank | None
+    timeout_ms: int | None
+
+
+class PhraseOptions(TypedDict, total=False):
+    """Everything about a phrase or n-gram but its text.
+
+    field: one of kind "substring", None = the first. limit: matches or continuations to show. filter: only documents
+    that match are looked at; strict_filter: as in a search. timeout_ms: how long the server may take.
+    """
+
+    field: str | None
+    limit: int
+    filter: Filter | None
+    strict_filter: bool
     timeout_ms: int | None

@@ -180,6 +180,82 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class PhraseSnippet:
+    """The text around a match. start: where it begins, in characters of the match's part."""
+
+    text: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhraseMatch:
+    """Characters [start, end) of one part of a document, "title" or "text"."""
+
+    doc_id: str
+    title: str
+    part: str
+    start: int
+    end: int
+    snippet: PhraseSnippet
+
+
+@dataclass(frozen=True, slots=True)
+class PhraseResult:
+    """Where a phrase occurs. tokens: what it was found as. count: all places, in `documents` that many documents.
+
+    matches: the first of them, in the order of writing. notes: what is not covered, and what could be asked instead.
+    """
+
+    phrase: str
+    field: str
+    tokens: tuple[str, ...]
+    count: int
+    documents: int
+    matches: tuple[PhraseMatch, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NgramSuffix:
+    """Tokens, and how often they occur. ends: how often a title or a text ends with them."""
+
+    tokens: tuple[str, ...]
+    count: int
+    ends: int
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A token that follows. count: of n-gram and token together. probability: count / that of what it follows.
+
+    text: both as text, for people.
+    """
+
+    token: str
+    id: int
+    count: int
+    probability: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NgramResult:
+    """How often an n-gram occurs, and what follows its longest suffix that does: `used`.
+
+    distinct: how many tokens follow, of which `continuations` are the most frequent. notes: as of a PhraseResult.
+    """
+
+    ngram: str
+    field: str
+    tokens: tuple[str, ...]
+    count: int
+    used: NgramSuffix
+    distinct: int
+    continuations: tuple[Continuation, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Embeddings:
     """vectors: float32 (N, D), in the order of the texts. tokens: what they came to together.
 

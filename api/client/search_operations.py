@@ -6,9 +6,9 @@ from typing import Unpack
 
 from api.client.errors import ApiError
 from api.client.exchange import Operation, Request, call, collection_path, error_from
-from api.client.options import CollectionSearch, ContextOptions, Search, SearchOptions
+from api.client.options import CollectionSearch, ContextOptions, PhraseOptions, Search, SearchOptions
 from api.client.reading import items, read, read_search
-from api.client.results import Context, SearchResult
+from api.client.results import Context, NgramResult, PhraseResult, SearchResult
 from retrieval.types import Json
 
 
@@ -45,3 +45,18 @@ def context(collection: str, query: str, **options: Unpack[ContextOptions]) -> O
         Request("POST", f"{collection_path(collection)}/context", json={"query": query, **options}),
         partial(read, Context),
     )
+
+
+def grep(collection: str, phrase: str, **options: Unpack[PhraseOptions]) -> Operation[PhraseResult]:
+    """Return where an exact phrase occurs, in a collection with a field of kind "substring".
+
+    Raises RequestError on a phrase, option or filter that makes no sense, OverloadedError, DeadlineError.
+    """
+    request = Request("POST", f"{collection_path(collection)}/grep", json={"phrase": phrase, **options})
+    return call(request, partial(read, PhraseResult))
+
+
+def ngrams(collection: str, ngram: str, **options: Unpack[PhraseOptions]) -> Operation[NgramResult]:
+    """Return how often an n-gram of tokens occurs and what follows it; otherwise as `grep`."""
+    request = Request("POST", f"{collection_path(collection)}/ngrams", json={"ngram": ngram, **options})
+    return call(request, partial(read, NgramResult))

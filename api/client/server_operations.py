@@ -18,7 +18,7 @@ from api.client.exchange import (
     nothing,
     segment,
 )
-from api.client.options import Chunking, DenseField, LexicalField
+from api.client.options import Chunking, DenseField, LexicalField, SubstringField
 from api.client.reading import read, read_aliases, read_embeddings, read_list, read_reranking
 from api.client.results import CollectionSummary, Embeddings, Health, Job, Model, Reranking
 from retrieval.types import Json
@@ -37,7 +37,9 @@ def collections() -> Operation[list[CollectionSummary]]:
 
 
 def create_collection(
-    name: str, fields: Mapping[str, DenseField | LexicalField] | None = None, chunking: Chunking | None = None
+    name: str,
+    fields: Mapping[str, DenseField | LexicalField | SubstringField] | None = None,
+    chunking: Chunking | None = None,
 ) -> Operation[CollectionSummary]:
     """Make an empty collection. fields, chunking: the server's defaults where they are not given.
 

@@ -137,6 +137,8 @@ class CollectionClient:
     search = _of_collection(search_operations.search)
     search_many = _of_collection(search_operations.search_many)
     context = _of_collection(search_operations.context)
+    grep = _of_collection(search_operations.grep)
+    ngrams = _of_collection(search_operations.ngrams)
 
     def upsert(self, documents: Iterable[Document]) -> UpsertReport:
         """Add or replace any number of documents, streamed: only about 64 KiB of them are in memory at once.

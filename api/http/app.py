@@ -18,6 +18,7 @@ from api.http import (
     routes_documents,
     routes_health,
     routes_mcp,
+    routes_phrases,
     routes_search,
     tei,
 )
@@ -91,7 +92,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.metrics = metrics
     app.state.mcp = mcp
     problems.install(app)
-    for routes in (routes_collections, routes_documents, routes_search, routes_health, routes_mcp):
+    for routes in (routes_collections, routes_documents, routes_search, routes_phrases, routes_health, routes_mcp):
         app.include_router(routes.router)
     for dialect in _DIALECTS:
         app.include_router(dialect.router)

@@ -72,6 +72,11 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 COMMON: Final = problems()
 
 
+def seconds_of(milliseconds: int | None) -> float | None:
+    """Return a time as the service takes it; None is what the server allows."""
+    return None if milliseconds is None else milliseconds / 1000
+
+
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Return what `work` returns; cancel it when the client leaves, so that nobody computes what nobody reads."""
     task = asyncio.ensure_future(work)

@@ -89,6 +89,7 @@ class _State(Collector):
         pending.add_metric(("read",), service.reads.pending)
         pending.add_metric(("write",), sum(served.writes.pending for served in service.registry.all()))
         pending.add_metric(("model",), service.model_calls.pending)
+        pending.add_metric(("phrase",), service.phrase_calls.pending)
         pending.add_metric(("change",), service.changes.pending)
         yield pending
         yield from self._searches()

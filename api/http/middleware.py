@@ -36,6 +36,8 @@ _QUIET = ("/health", "/metrics")
 _READING = (
     "/search",
     "/context",
+    "/grep",
+    "/ngrams",
     "/get",
     "/list",
     "/count",

@@ -23,6 +23,7 @@ from api.http.schemas import (
     ReembedIn,
     RestoreIn,
     SnapshotsOut,
+    SubstringIn,
 )
 from api.jobs import Job
 from api.service import Service
@@ -227,8 +228,8 @@ def collection_config(service: Service, body: CollectionIn) -> CollectionConfig:
     return parse_collection(table, "collection")
 
 
-def _field_table(service: Service, name: str, field: DenseIn | LexicalIn) -> dict[str, Any]:
-    if isinstance(field, LexicalIn):
+def _field_table(service: Service, name: str, field: DenseIn | LexicalIn | SubstringIn) -> dict[str, Any]:
+    if isinstance(field, LexicalIn | SubstringIn):
         return field.model_dump(exclude_none=True)
     if (field.encoder is None) == (field.dim is None):
         raise RequestError(f"fields.{name}: give an encoder of this server, or dim alone: then clients bring vectors")

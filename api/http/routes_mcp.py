@@ -125,7 +125,7 @@ def _explain(request_id: str, error: GrapnelError) -> str:
     },
 )
 async def mcp(request: Request, principal: Reader) -> Response:  # noqa: ARG001  the key is what is checked
-    """Answer a message of the Model Context Protocol: tools `search` and `fetch` over the key's collections."""
+    """Answer a message of the Model Context Protocol: tools over the key's collections, as `tools/list` names them."""
     check_media_type(request, lambda given: given == JSON, JSON)
     endpoint: McpEndpoint = request.app.state.mcp
     return endpoint.answer()

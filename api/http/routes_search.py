@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.http.answers import JsonResponse, StrictRoute
-from api.http.deps import COMMON, Collection, Reader, problems, service_of, while_connected, written
+from api.http.deps import COMMON, Collection, Reader, problems, seconds_of, service_of, while_connected, written
 from api.http.problems import request_id_of, value_of
 from api.http.schemas import ContextIn, ContextOut, Fusion, Rerank, SearchesIn, SearchesOut, SearchIn, SearchOut
 from api.http.vectors import client_vectors
@@ -81,7 +81,7 @@ async def context(request: Request, collection: Collection, body: ContextIn, pri
         SearchRequest(Query("q", body.query), k=k, filter=body.filter, group="passage", min_score=body.min_score),
         mode=body.mode,
         rerank=_rerank(body.rerank),
-        timeout_s=_seconds(body.timeout_ms),
+        timeout_s=seconds_of(body.timeout_ms),
     )
     spec = ContextSpec(search, body.budget_tokens, body.neighbours)
     packed, tokenizer = await while_connected(request, service_of(request).context(principal, collection, spec))
@@ -112,12 +112,8 @@ async def context(request: Request, collection: Collection, body: ContextIn, pri
     )
 
 
-def _seconds(milliseconds: int | None) -> float | None:
-    return None if milliseconds is None else milliseconds / 1000
-
-
 def _rerank(rerank: Rerank | None) -> RerankSpec | None:
-    return None if rerank is None else RerankSpec(rerank.model, rerank.depth, _seconds(rerank.timeout_ms))
+    return None if rerank is None else RerankSpec(rerank.model, rerank.depth, seconds_of(rerank.timeout_ms))
 
 
 def _fusion(fusion: Fusion | None) -> FusionConfig | None:
@@ -143,7 +139,7 @@ def spec_of(body: SearchIn) -> SearchSpec:
         like=body.like,
         strict_filter=body.strict_filter,
     )
-    return SearchSpec(request, body.mode, _fusion(body.fusion), _rerank(body.rerank), _seconds(body.timeout_ms))
+    return SearchSpec(request, body.mode, _fusion(body.fusion), _rerank(body.rerank), seconds_of(body.timeout_ms))
 
 
 def answer_value(body: SearchIn, answer: Answer) -> dict[str, Any]:

@@ -390,6 +390,14 @@ class LexicalIn(Strict):
     language: str | None = None
 
 
+class SubstringIn(Strict):
+    """A field in which phrases are found exactly, as tokens of the packaged tokenizer; no mode of search."""
+
+    kind: Literal["substring"]
+    mode: Literal["fast", "compact"] = "fast"
+    case: Literal["lower", "keep"] = "lower"
+
+
 class ChunkingIn(Strict):
     """How documents are cut into passages."""
 
@@ -403,7 +411,7 @@ class CollectionIn(Strict):
     """A collection to create; without fields, one dense field with the encoder `default` and one lexical."""
 
     name: Name
-    fields: dict[str, DenseIn | LexicalIn] | None = Field(
+    fields: dict[str, DenseIn | LexicalIn | SubstringIn] | None = Field(
         None, examples=[{"dense": {"kind": "dense", "encoder": "default"}, "lexical": {"kind": "lexical"}}]
     )
     chunking: ChunkingIn | None = None

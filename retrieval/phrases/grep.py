@@ -8,17 +8,16 @@ that it drops, and with WordPiece any white space. Matches may overlap: "a a" oc
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 
-from index.errors import IndexFormatError, RequestError
+from index.errors import IndexFormatError
 from retrieval.collection import Collection
-from retrieval.phrases.covered import Covered, Places, substring_field
+from retrieval.phrases.covered import Covered, PhraseOptions, Places, check_limit, covering
 from retrieval.phrases.sequences import PARTS, Part, part_text
 from retrieval.phrases.tokenizer import Tokenized, Tokens
 from retrieval.shard import Reading
-
-MOST_SHOWN = 100_000
 
 _AROUND = 80
 """Characters shown on either side of a match."""
@@ -53,23 +52,21 @@ class Found:
     notes: tuple[str, ...]
 
 
-def grep(collection: Collection, phrase: str, *, field: str | None = None, limit: int = 10) -> Found:
+def grep(collection: Collection, phrase: str, *, limit: int = 10, **options: Unpack[PhraseOptions]) -> Found:
     """Find a phrase in the documents that the last compaction knew and that are still as they were.
 
-    field: a substring field; None = the first. limit: matches shown, 0 to 100,000; all are counted.
-    Raises RequestError on an empty phrase, one that the tokenizer has no tokens for, a limit out of range, or where
-    there is no such field.
-    Cost: below .1 microseconds a place (mode "compact": 3), and tokenizing each document that is shown.
+    limit: matches shown, 0 to 100,000; all are counted. options: with a filter, only documents that match are included.
+    Raises RequestError on an empty phrase, one that the tokenizer has no tokens for or that has more than most_places,
+    a bad filter, a limit out of range, or where there is no such field.
+    Cost: below .1 microseconds a place of the whole collection (mode "compact": 3), whatever a filter leaves of them,
+    and tokenizing each document that is shown.
     """
-    if not 0 <= limit <= MOST_SHOWN:
-        raise RequestError(f"limit is {limit}, expected 0 to {MOST_SHOWN}")
-    name, config = substring_field(collection.config, field)
-    with collection.shard.reading() as reading:
-        covered = Covered(reading, name, config)
+    check_limit(limit)
+    with covering(collection, **options) as (reading, covered):
         tokens = covered.phrase(phrase, "phrase")
         places = covered.places(covered.match(tokens))
         return Found(
-            field=name,
+            field=covered.name,
             tokens=tuple(covered.tokenizer.names(tokens.tolist())),
             count=len(places.places),
             documents=len(np.unique(places.sequences // len(PARTS))),
@@ -111,9 +108,11 @@ def _characters(covered: Covered, tokens: Tokens, known: Tokenized, place: int) 
 def _hints(covered: Covered, phrase: str, tokens: Tokens, *, count: int) -> Iterator[str]:
     """Yield what could be asked instead: a token that never occurs, other case, a space before the phrase."""
     if not count:
-        absent = [token for token in tokens.tolist() if not covered.count(covered.match(np.array([token], np.int32)))]
+        alone = {token: covered.match(np.array([token], np.int32)) for token in tokens.tolist()}
+        absent = [token for token, state in alone.items() if not covered.occurs(state)]
         if absent:
-            yield f"nothing can match: token {covered.tokenizer.names(absent)[0]!r} of the phrase occurs nowhere"
+            name = covered.tokenizer.names(absent)[0]
+            yield f"nothing can match: token {name!r} of the phrase occurs {covered.nowhere}"
         yield from _occurs(covered, tokens, phrase.lower(), "case counts in this field")
     if not phrase[0].isspace():
         why = "this tokenizer tells a word behind a space from one without"
@@ -121,9 +120,10 @@ def _hints(covered: Covered, phrase: str, tokens: Tokens, *, count: int) -> Iter
 
 
 def _occurs(covered: Covered, tokens: Tokens, other: str, why: str) -> Iterator[str]:
-    """Yield how often another spelling occurs, where it does and its tokens are others."""
+    """Yield how often another spelling occurs, where it does, its tokens are others and they can be counted."""
     different = covered.tokenizer.encode([other])[0]
     if np.array_equal(different, tokens) or covered.tokenizer.unknown(other):
         return
-    if times := covered.count(covered.match(different)):
+    state = covered.match(different)
+    if covered.can_count(state) and (times := covered.count(state)):
         yield f"{why}: {other!r} occurs {times:,} times"

@@ -6,15 +6,13 @@ Tokens", COLM 2024: where an n-gram does not occur, its longest suffix that does
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 
-from index.errors import RequestError
 from retrieval.collection import Collection
-from retrieval.phrases.covered import Covered, substring_field
+from retrieval.phrases.covered import Covered, PhraseOptions, check_limit, covering
 from retrieval.phrases.tokenizer import Tokens
-
-MOST_SHOWN = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +49,19 @@ class Counted:
     notes: tuple[str, ...]
 
 
-def ngrams(collection: Collection, ngram: str, *, field: str | None = None, limit: int = 10) -> Counted:
+def ngrams(collection: Collection, ngram: str, *, limit: int = 10, **options: Unpack[PhraseOptions]) -> Counted:
     """Count an n-gram and its continuations in the documents that the last compaction knew and that are as they were.
 
     limit: continuations listed, 0 to 100,000, by count and then by token. Otherwise, and errors, as `grep`.
-    Cost: microseconds a token; where documents were replaced or deleted since, as `grep`.
+    Cost: microseconds a token. Where a filter leaves documents out, or some were replaced or deleted since, that of
+    `grep` for each suffix that is tried, of which there are as many as the number of tokens has binary digits, and a
+    few times that for what follows.
     """
-    if not 0 <= limit <= MOST_SHOWN:
-        raise RequestError(f"limit is {limit}, expected 0 to {MOST_SHOWN}")
-    name, config = substring_field(collection.config, field)
-    with collection.shard.reading() as reading:
-        covered = Covered(reading, name, config)
+    check_limit(limit)
+    with covering(collection, **options) as (_, covered):
         tokens = covered.phrase(ngram, "n-gram")
         # A suffix occurs at least as often as a longer one.
-        start = bisect_left(range(len(tokens)), 1, key=lambda at: min(1, covered.count(covered.match(tokens[at:]))))
+        start = bisect_left(range(len(tokens)), True, key=lambda at: covered.occurs(covered.match(tokens[at:])))
         return _counted(covered, tokens, start, limit)
 
 
@@ -73,14 +70,16 @@ def _counted(covered: Covered, tokens: Tokens, start: int, limit: int) -> Counte
     names = covered.tokenizer.names
     state = covered.match(used)
     count = covered.count(state) if len(used) else 0
-    following, counts = covered.following(state, len(used)) if count else (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    following, counts = covered.following(state) if count else (np.zeros(0, np.int64), np.zeros(0, np.int64))
     order = np.lexsort((following, -counts))[:limit]
     notes = covered.notes()
     if start and count:
         suffix = " ".join(names(used.tolist()))
         notes.append(f"backed_off={start}: the n-gram does not occur; what follows is of its longest suffix {suffix!r}")
     elif not count:
-        notes.append(f"nothing follows: token {names(tokens[-1:].tolist())[0]!r}, the last one, occurs nowhere")
+        notes.append(
+            f"nothing follows: token {names(tokens[-1:].tolist())[0]!r}, the last one, occurs {covered.nowhere}"
+        )
     return Counted(
         field=covered.name,
         tokens=tuple(names(tokens.tolist())),

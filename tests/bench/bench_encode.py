@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from datasets import SEED, judged
+from judged_sets import SEED, judged
 from report import DATA, ROOT, WORK, machine, save
 from speed_encoder import PEER
 from speed_rounds import ROUNDS, say, summary, table, versions

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from datasets import judged
+from judged_sets import judged
 from report import DATA, WORK, save
 
 from evaluation.measures import mean, per_query, run_of

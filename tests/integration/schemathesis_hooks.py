@@ -10,6 +10,11 @@ import schemathesis
 NAME = "python-docs"
 """The collection of the document's examples: requests that name it reach beyond `not found`."""
 
+FIELDS = {
+    "dense": {"kind": "dense", "encoder": "default"},
+    "lexical": {"kind": "lexical"},
+    "phrases": {"kind": "substring"},
+}
 DOCUMENTS = [
     {"id": f"json.dumps{n or ''}", "text": f"Serialize obj to JSON, part {n}.", "metadata": {"kind": "function"}}
     for n in range(12)
@@ -37,5 +42,5 @@ def after_call(_context: Any, case: Any, response: Any) -> None:
         and response.status_code == 204
         and response.request.url.endswith(f"/collections/{NAME}")
     ):
-        ask("/v1/collections", {"name": NAME})
+        ask("/v1/collections", {"name": NAME, "fields": FIELDS})
         ask(f"/v1/collections/{NAME}/documents", {"documents": DOCUMENTS})

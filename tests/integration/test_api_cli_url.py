@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,22 @@ from api.cli import main
 from api.client import Grapnel
 
 ROOT = Path(__file__).parents[2]
-CONFIG = '[encoder]\nkind = "hashing"\ndim = 64\n'
+CONFIG = """
+[encoder]
+kind = "hashing"
+dim = 64
+[fields.dense]
+kind = "dense"
+[fields.lexical]
+kind = "lexical"
+[fields.phrases]
+kind = "substring"
+"""
+FIELDS: Mapping[str, Any] = {
+    "dense": {"kind": "dense", "encoder": "default"},
+    "lexical": {"kind": "lexical"},
+    "phrases": {"kind": "substring"},
+}
 DOCUMENTS = [
     {"_id": "fox", "title": "Fox", "text": "A fox hunts mice at night.", "metadata": {"legs": 4, "wild": True}},
     {"_id": "hen", "title": "", "text": "A hen lays eggs in the morning.", "metadata": {"legs": 2, "wild": False}},
@@ -123,7 +138,7 @@ def twins(
     assert run("build", source, "--out", tmp_path / "here", "--config", config).status == 0
     name = request.node.name.removeprefix("test_")[:60]
     with Grapnel(server.url, server.secrets["admin"]) as client:
-        client.create_collection(name)
+        client.create_collection(name, FIELDS)
     monkeypatch.setenv("GRAPNEL_KEY", server.secrets["admin"])
     remote = (name, "--url", server.url)
     added = json.loads(run("add", *remote, source, "--json").answer)
@@ -148,6 +163,23 @@ def test_searches(twins: Twins) -> None:
         "dense",
         "lexical",
     }
+
+
+def test_phrases(twins: Twins) -> None:
+    found = twins.one("grep", "hunts  MICE", "--limit", "1")
+    assert (found["count"], found["documents"], len(found["matches"])) == (2, 2, 1)
+    assert twins.one("grep", "night", "--filter", WILD, "--field", "phrases")["count"] == 2
+    counted = twins.one("ngrams", "hunts mice")
+    assert sorted(each["token"] for each in counted["continuations"]) == [",", "at"]
+    assert twins.one("ngrams", "hunts", "--filter", '{"type": "exists", "key": "wild"}')["count"] == 1
+    assert twins.one("grep", "mice hunts zebra")["notes"]
+    assert twins.one("ngrams", "zebra")["used"]["tokens"] == []
+    for command in ("grep", "ngrams"):
+        assert "is no substring field" in twins.refusals(2, command, "mice", "--field", "lexical")
+        assert "limit" in twins.refusals(2, command, "mice", "--limit", "-1")
+        assert "type" in twins.refusals(2, command, "mice", "--filter", '{"type": "near"}')
+        assert "not JSON" in twins.refusals(2, command, "mice", "--filter", "{")
+        assert "has no token" in twins.refusals(2, command, "\u2603")
 
 
 def test_documents(twins: Twins, tmp_path: Path) -> None:

@@ -311,6 +311,53 @@ def test_a_search_that_makes_no_sense_says_why(winds: CollectionClient) -> None:
         winds.search("x", filter={"type": "like", "key": "a", "value": "b"})
 
 
+@pytest.fixture(scope="module")
+def phrased(server: Any) -> Iterator[CollectionClient]:
+    """WINDS in a collection with a substring field."""
+    with connect(server) as client:
+        client.create_collection("phrased", {"words": {"kind": "lexical"}, "phrases": {"kind": "substring"}})
+        phrased = client.collection("phrased")
+        phrased.upsert(WINDS)
+        phrased.compact()
+        yield phrased
+
+
+def test_a_phrase_is_found_with_its_characters(phrased: CollectionClient) -> None:
+    found = phrased.grep("Cold", limit=1)
+    assert (found.phrase, found.field, found.tokens, found.notes) == ("Cold", "phrases", ("cold",), ())
+    assert (found.count, found.documents, len(found.matches)) == (2, 2, 1)
+    first = found.matches[0]
+    assert (first.doc_id, first.title, first.part, first.start, first.end) == ("bora", "Bora", "text", 2, 6)
+    assert WINDS[0].text[first.snippet.start :].startswith(first.snippet.text)
+    inland = {"type": "eq", "key": "sea", "value": False}
+    assert [each.doc_id for each in phrased.grep("wind", field="phrases", filter=inland).matches] == ["foehn"]
+    assert phrased.grep("wind", filter={"type": "exists", "key": "of nobody"}, strict_filter=False).count == 0
+    for bad in ({"limit": -1}, {"field": "words"}, {"filter": {"type": "near"}}, {"timeout_ms": 0}):
+        with pytest.raises(errors.RequestError):
+            phrased.grep("wind", **bad)  # type: ignore[arg-type]
+
+
+def test_an_n_gram_is_counted_with_what_follows(server: Any, phrased: CollectionClient) -> None:
+    counted = phrased.ngrams("warm wind that")
+    assert (counted.ngram, counted.count, counted.used.tokens, counted.used.count) == (
+        "warm wind that",
+        0,
+        ("wind", "that"),
+        3,
+    )
+    assert (counted.used.ends, counted.distinct, counted.notes[0].partition("=")[0]) == (0, 3, "backed_off")
+    assert {(each.token, each.count) for each in counted.continuations} == {("falls", 1), ("blows", 1), ("carries", 1)}
+    assert all(each.probability == 1 / 3 and each.text.startswith("wind that ") for each in counted.continuations)
+
+    async def act() -> None:
+        async with AsyncGrapnel(server.url, server.secrets["admin"]) as client:
+            waiting = client.collection("phrased")
+            assert await waiting.ngrams("warm wind that") == counted
+            assert await waiting.grep("wind", limit=0) == phrased.grep("wind", limit=0)
+
+    asyncio.run(act())
+
+
 def test_several_searches_are_answered_each_on_its_own(client: Grapnel, winds: CollectionClient) -> None:
     first, second, third = winds.search_many(
         [{"query": "Sahara", "k": 1}, {"query": "x", "mode": "no"}, {"like": "bora"}]

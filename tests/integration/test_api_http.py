@@ -458,6 +458,8 @@ def test_unknown_collections_are_not_found_wherever_they_stand(client: httpx.Cli
         client.post(f"{path}/bulk", content=b"", headers={"content-type": "application/x-ndjson"}),
         client.post(f"{path}/search", json={"query": "x"}),
         client.post(f"{path}/context", json={"query": "x"}),
+        client.post(f"{path}/grep", json={"phrase": "x"}),
+        client.post(f"{path}/ngrams", json={"ngram": "x"}),
     ]
     for answer in answers:
         refused(answer, 404, "not-found")

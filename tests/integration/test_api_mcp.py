@@ -41,12 +41,17 @@ def served(start_server: Callable[..., Any]) -> Any:
         "singer": {"scopes": ["read"], "collections": ["song*"]},
         "tenant": {"scopes": ["read"], "filter": {"type": "eq", "key": "tenant", "value": "a"}},
         "writer": {"scopes": ["write"]},
+        "waiting": {"scopes": ["read"], "collections": ["none-yet"]},
     }
     server = start_server({"limits": {"text_chars": 500}}, keys)
     with server.client("root") as http:
         for name, documents in (("tales", TALES), ("songs", SONGS)):
-            http.post("/v1/collections", json={"name": name}).raise_for_status()
+            fields = {"dense": {"kind": "dense", "encoder": "default"}, "lexical": {"kind": "lexical"}}
+            if name == "tales":
+                fields["phrases"] = {"kind": "substring"}
+            http.post("/v1/collections", json={"name": name, "fields": fields}).raise_for_status()
             http.post(f"/v1/collections/{name}/documents", json={"documents": documents}).raise_for_status()
+        server.ended(http, http.post("/v1/collections/tales/compact"))
     return server
 
 
@@ -78,13 +83,15 @@ def refusal(result: mcp_types.CallToolResult) -> str:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_two_tools_are_offered_that_only_read(served: Any, mode: str) -> None:
+async def test_tools_are_offered_that_only_read(served: Any, mode: str) -> None:
     async with connected(served, mode=mode) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-    assert set(tools) == {"search", "fetch"}
+    assert set(tools) == {"search", "fetch", "grep", "ngrams"}
     assert {name: tool.input_schema["required"] for name, tool in tools.items()} == {
         "search": ["query"],
         "fetch": ["id"],
+        "grep": ["phrase"],
+        "ngrams": ["ngram"],
     }
     for tool in tools.values():
         assert tool.annotations is not None
@@ -155,6 +162,28 @@ async def test_a_long_document_is_fetched_in_parts(served: Any) -> None:
         assert read(await client.call_tool("fetch", {"id": "tales/a/fox", "start": 10**9}))["text"] == ""
 
 
+@pytest.mark.parametrize("mode", MODES)
+async def test_exact_words_are_found_and_counted(served: Any, mode: str) -> None:
+    async with connected(served, mode=mode) as client:
+        found = read(await client.call_tool("grep", {"phrase": "A RED fox", "collection": "tales", "limit": 2}))
+        assert (found["count"], found["documents"], found["notes"]) == (40, 1, [])
+        first, second = found["places"]
+        assert (first["id"], first["title"], first["part"]) == ("tales/a/fox", "The Fox", "text")
+        assert [(each["start"], each["end"]) for each in (first, second)] == [(0, 9), (34, 43)]
+        assert first["text"].startswith("A red fox ran into")
+        assert read(await client.call_tool("fetch", {"id": first["id"]}))["text"][34:43] == "A red fox"
+        counted = read(await client.call_tool("ngrams", {"ngram": "a", "collection": "tales"}))
+        (red, *others) = counted["continuations"]
+        assert red == {"token": "red", "text": "a red", "count": 40, "probability": 40 / 42}
+        assert sorted(each["token"] for each in others) == ["hen", "wall"]
+        assert (counted["count"], counted["used"], counted["used_count"], counted["ends"]) == (42, ["a"], 42, 0)
+        hens = {"collection": "tales", "filter": {"type": "eq", "key": "tenant", "value": "b"}}
+        assert read(await client.call_tool("grep", {"phrase": "a", **hens}))["count"] == 2
+        nowhere = read(await client.call_tool("ngrams", {"ngram": "zebra", "collection": "tales"}))
+        assert (nowhere["count"], nowhere["used"], nowhere["continuations"]) == (0, [], [])
+        assert "occurs nowhere" in nowhere["notes"][0]
+
+
 async def test_a_key_reaches_its_own_documents_only(served: Any) -> None:
     async with connected(served, "tenant") as client:
         found = read(await client.call_tool("search", {"query": "hen wall red fox"}))
@@ -164,7 +193,14 @@ async def test_a_key_reaches_its_own_documents_only(served: Any) -> None:
         hidden = refusal(await client.call_tool("fetch", {"id": "tales/hen"}))
         assert hidden == refusal(await client.call_tool("fetch", {"id": "tales/nothing"})).replace("nothing", "hen")
         assert read(await client.call_tool("fetch", {"id": "tales/a/fox"}))["metadata"]["tenant"] == "a"
+        assert read(await client.call_tool("grep", {"phrase": "hen", "collection": "tales"}))["count"] == 0
+        assert read(await client.call_tool("ngrams", {"ngram": "a", "collection": "tales"}))["distinct"] == 1
+    async with connected(served, "waiting") as client:
+        assert "there is no collection" in refusal(await client.call_tool("grep", {"phrase": "fox"}))
     async with connected(served, "singer") as client:
+        assert 'no field of kind "substring"' in refusal(await client.call_tool("grep", {"phrase": "fox"})), (
+            "of the one"
+        )
         found = read(await client.call_tool("search", {"query": "hen wall red fox"}))
         assert {each["id"] for each in found["results"]} == {"songs/owl ü?"}
         hidden = refusal(await client.call_tool("search", {"query": "hen", "collection": "tales"}))
@@ -185,6 +221,14 @@ async def test_what_cannot_be_answered_is_told_to_the_model(served: Any, mode: s
             ("search", {"query": "a" * 501}, "501"),
             ("search", {"query": "a", "collection": "nothing"}, "no collection"),
             ("search", {"query": "a", "collection": "../tales"}, "collection"),
+            ("grep", {"phrase": ""}, "phrase"),
+            ("grep", {"phrase": "fox", "limit": 51}, "limit"),
+            ("grep", {"phrase": "fox"}, "there are 2 collections: name one, such as songs, tales"),
+            ("grep", {"phrase": "fox", "collection": "songs"}, 'no field of kind "substring"'),
+            ("grep", {"phrase": "fox", "collection": "nothing"}, "no collection"),
+            ("grep", {"phrase": "\u2603", "collection": "tales"}, "no token"),
+            ("ngrams", {"ngram": "fox"}, "there are 2 collections"),
+            ("ngrams", {"ngram": "fox", "collection": "tales", "filter": {"type": "like"}}, "filter.type"),
             ("fetch", {"id": "tales"}, "no document"),
             ("fetch", {"id": "tales/"}, "no document"),
             ("fetch", {"id": "tales/nothing"}, "no document"),
@@ -194,7 +238,7 @@ async def test_what_cannot_be_answered_is_told_to_the_model(served: Any, mode: s
             assert what in refusal(await client.call_tool(tool, arguments)), (tool, arguments)
         with pytest.raises(MCPError) as caught:
             await client.call_tool("delete", {"id": "tales/hen"})
-        assert "search, fetch" in caught.value.message
+        assert "search, fetch, grep, ngrams" in caught.value.message
         assert read(await client.call_tool("search", {"query": "fox"}))["results"]
 
 
@@ -249,6 +293,9 @@ async def test_a_program_asks_a_server(served: Any, mode: str) -> None:
         async with connected(served, "tenant") as beside:
             assert read(await beside.call_tool("search", {"query": "hen wall red fox"})) == found
         assert read(await client.call_tool("fetch", {"id": "songs/owl ü?"}))["text"] == SONGS[0]["text"]
+        assert read(await client.call_tool("grep", {"phrase": "red fox", "collection": "tales"}))["count"] == 40
+        following = read(await client.call_tool("ngrams", {"ngram": "red", "collection": "tales"}))["continuations"]
+        assert [each["token"] for each in following] == ["fox"]
         assert "no document" in refusal(await client.call_tool("fetch", {"id": "tales/hen"}))
         assert "nothing" in refusal(await client.call_tool("search", {"query": "a", "collection": "nothing"}))
 

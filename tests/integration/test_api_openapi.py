@@ -184,10 +184,15 @@ def schemathesis(server: Any, folder: Path, *options: str) -> int:
 
 @pytest.fixture(scope="module")
 def server(start_server: Callable[..., Any]) -> Any:
-    """A server with the collection that the document's examples name."""
+    """A server with the collection that the document's examples name, and with the fields that they name."""
     server = start_server(keys={"admin": {"scopes": ["admin"]}})
     with server.client("admin") as client:
-        client.post("/v1/collections", json={"name": "python-docs"}).raise_for_status()
+        fields = {
+            "dense": {"kind": "dense", "encoder": "default"},
+            "lexical": {"kind": "lexical"},
+            "phrases": {"kind": "substring"},
+        }
+        client.post("/v1/collections", json={"name": "python-docs", "fields": fields}).raise_for_status()
     return server
 
 

@@ -678,6 +678,8 @@ def test_nothing_of_the_machine_is_in_an_answer(start_server: Callable[..., Any]
                     ("GET", "/documents", None),
                     ("POST", "/search", {"query": "otter"}),
                     ("POST", "/context", {"query": "otter"}),
+                    ("POST", "/grep", {"phrase": "otter"}),
+                    ("POST", "/ngrams", {"ngram": "otter"}),
                 )
             ]
             failing += [

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 import api.http.routes_search
+import api.phrases
 import api.upkeep
 from api.http.app import create_app
 from api.keys import make_key
@@ -405,6 +406,76 @@ async def test_slow_searches_say_what_they_were(tmp_path: Path, caplog: pytest.L
     assert "mode" not in vars(slow["/v1/models"])
 
 
+# -- phrases ---------------------------------------------------------------------------------------------------------
+
+
+async def with_phrases(client: httpx.AsyncClient) -> str:
+    """Make a collection with a substring field; return its path."""
+    fields = {"lexical": {"kind": "lexical"}, "phrases": {"kind": "substring"}}
+    (await client.post("/v1/collections", json={"name": "p", "fields": fields})).raise_for_status()
+    return "/v1/collections/p"
+
+
+@pytest.mark.parametrize("body", [{"timeout_ms": 50}, {}])
+async def test_a_phrase_that_is_not_found_in_time_is_given_up(tmp_path: Path, gate: Gate, body: dict[str, Any]) -> None:
+    async with running(tmp_path, config_of(limits={"timeout_s": 20.0 if body else 0.2})) as (service, client):
+        path = await with_phrases(client)
+        asked: list[str] = []
+
+        def held(_collection: Collection, phrase: str, **_: Any) -> Any:
+            asked.append(phrase)
+            gate.wait()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(api.phrases, "grep", held)
+            begun = [client.post(f"{path}/grep", json={"phrase": f"an anchor {n}", **body}) for n in range(6)]
+            answers = await asyncio.gather(*begun)
+            assert [answer.status_code for answer in answers] == [504] * 6
+            assert answers[0].json()["type"] == "grapnel:deadline"
+            assert len(asked) == gate.waiting == 4, "the others were never begun"
+            gate.open()
+            await until(lambda: service.phrase_calls.pending == 0)
+            assert len(asked) == 4
+        assert (await client.post(f"{path}/grep", json={"phrase": "anchor"})).json()["count"] == 0
+
+
+async def test_phrases_that_wait_keep_nobody_from_a_document(tmp_path: Path, gate: Gate) -> None:
+    async with running(tmp_path, config_of(limits={"queue": 2})) as (service, client):
+        path = await with_phrases(client)
+        calls = await fill(service.phrase_calls, gate)
+        assert await metric(client, 'grapnel_pending_calls{kind="phrase"}') == len(calls) == 6
+        for route, name in (("grep", "phrase"), ("ngrams", "ngram")):
+            refused = await client.post(f"{path}/{route}", json={name: "anchor"})
+            assert (refused.status_code, int(refused.headers["retry-after"])) == (429, 1)
+        assert (await client.get("/v1/collections/c/documents/a")).status_code == 200
+        assert (await searching(client)).status_code == 200
+        gate.open()
+        await asyncio.gather(*calls)
+        assert (await client.post(f"{path}/ngrams", json={"ngram": "anchor"})).status_code == 200
+        route = 'grapnel_requests_total{method="POST",route="/v1/collections/{collection}/grep",status="429"}'
+        assert await metric(client, route) == 1
+
+
+async def test_a_phrase_whose_client_left_is_never_looked_for(tmp_path: Path, gate: Gate) -> None:
+    async with running(tmp_path) as (service, client):
+        path = await with_phrases(client)
+        calls = [asyncio.ensure_future(service.phrase_calls.run(gate.wait)) for _ in range(4)]
+        await until(lambda: gate.waiting == 4)
+        with pytest.MonkeyPatch.context() as patch:
+            asked: list[str] = []
+            patch.setattr(api.phrases, "grep", lambda _, phrase, **__: asked.append(phrase))
+            left = asyncio.ensure_future(client.post(f"{path}/grep", json={"phrase": "an anchor"}))
+            await until(lambda: service.phrase_calls.pending == 5)
+            left.cancel()
+            await until(lambda: service.phrase_calls.pending == 4)
+            gate.open()
+            await asyncio.gather(*calls)
+            assert asked == []
+
+
+# -- the log ---------------------------------------------------------------------------------------------------------
+
+
 async def test_changes_leave_a_line_whatever_their_address_ends_like(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -417,6 +488,8 @@ async def test_changes_leave_a_line_whatever_their_address_ends_like(
         await client.delete("/v1/collections/search")
         for path, body in (("search", {"query": "a"}), ("documents/list", {}), ("documents/get", {"ids": []})):
             (await client.post(f"/v1/collections/c/{path}", json=body)).raise_for_status()
+        for path, body in (("grep", {"phrase": "a"}), ("ngrams", {"ngram": "a"})):
+            assert (await client.post(f"/v1/collections/c/{path}", json=body)).status_code == 422
     logged = [(record.method, record.path) for record in caplog.records if record.name == "api.requests"]  # type: ignore[attr-defined]
     assert logged == [
         ("POST", "/v1/collections"),

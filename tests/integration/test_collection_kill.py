@@ -32,7 +32,8 @@ from index.errors import ConfigError, IndexFormatError, NotFoundError
 from retrieval.collection import SHARD, Collection, build
 from retrieval.encoders import EncoderConfig, open_encoder, passage_text
 from retrieval.generation import generation_numbers
-from retrieval.phrases.grep import MOST_SHOWN, grep
+from retrieval.phrases.covered import MOST_SHOWN
+from retrieval.phrases.grep import grep
 from retrieval.phrases.ngrams import ngrams
 from retrieval.types import Document, Passage, Query, Ranking, SearchRequest
 from retrieval.verify import verify

@@ -24,7 +24,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from retrieval.collection import SHARD, Collection
 from retrieval.collection_config import CollectionConfig
 from retrieval.phrases import SubstringField
-from retrieval.phrases.grep import MOST_SHOWN, grep
+from retrieval.phrases.covered import MOST_SHOWN
+from retrieval.phrases.grep import grep
 from retrieval.phrases.ngrams import ngrams
 from retrieval.types import Document
 from retrieval.verify import verify

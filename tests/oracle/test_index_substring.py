@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from index.component import open_component
 from index.substring import load_substring, save_substring
 from index.substring_spec import MODES, Mode, SubstringSpec
 from index.types import Continuations, Locations, State, SubstringIndex
@@ -184,6 +185,20 @@ def zipf(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Documents]:
     for name in MODES:
         save_substring(folder / name, documents, SubstringSpec(70_000, mode=name))
     return folder, documents
+
+
+def test_bytes_of_five_million_tokens(tmp_path: Path) -> None:
+    shares = np.cumsum(1 / np.arange(1, 50_001))
+    tokens = np.searchsorted(shares / shares[-1], np.random.default_rng(0).random(5_000_000))
+    documents = np.split(tokens, np.arange(131, len(tokens), 131))
+    codes = len(tokens) + len(documents)
+    size = {}
+    for name in MODES:
+        save_substring(tmp_path / name, documents, SubstringSpec(50_000, mode=name))
+        size[name] = open_component(tmp_path / name).size_bytes
+    # A separator costs as much as a token; the bounds of the reference count it as one.
+    assert size["fast"] / codes <= 6.1
+    assert size["compact"] / len(tokens) <= 2.4
 
 
 def test_forms_threads_and_batches_agree_where_matches_are_wide(zipf: tuple[Path, Documents]) -> None:

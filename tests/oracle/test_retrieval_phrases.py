@@ -1,4 +1,7 @@
-"""Phrases and n-grams of a collection against a search through the tokens of every document, whatever was written."""
+"""Phrases and n-grams of a collection against a search through the tokens of every document.
+
+Whatever was written since the last compaction, and whatever a filter leaves of it.
+"""
 
 import shutil
 from collections import Counter
@@ -6,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -30,6 +33,8 @@ from retrieval.verify import verify
 COUNT = 40
 PHRASES = 25
 ALL = 100_000
+Test = Callable[[Document], bool]
+"""What a filter says, in Python."""
 
 ODD = [
     Document("empty title", "The quick brown fox.", ""),
@@ -61,6 +66,27 @@ ODD = [
 ]
 
 
+ODD_ONES: Mapping[str, Any] = {"type": "eq", "key": "odd", "value": True}
+FILTERS: Sequence[tuple[Mapping[str, Any], Test]] = (
+    (ODD_ONES, lambda each: each.metadata.get("odd") is True),
+    ({"type": "lt", "key": "n", "value": 9}, lambda each: each.metadata.get("n", 99) < 9),
+    ({"type": "not", "filter": ODD_ONES}, lambda each: each.metadata.get("odd") is not True),
+    (
+        {"type": "contains_any", "key": "tags", "value": ["t1", "t4"]},
+        lambda each: not {"t1", "t4"}.isdisjoint(each.metadata.get("tags", ())),
+    ),
+    (
+        {"type": "in", "key": "_id", "value": ["repeated", "spaces", "nobody"]},
+        lambda each: each.id in ("repeated", "spaces"),
+    ),
+    ({"type": "exists", "key": "n"}, lambda each: "n" in each.metadata),
+    (
+        {"type": "or", "filters": [{"type": "gte", "key": "n", "value": 30}, {"type": "eq", "key": "n", "value": 2}]},
+        lambda each: each.metadata.get("n", 0) >= 30 or each.metadata.get("n") == 2,
+    ),
+)
+
+
 class Place(NamedTuple):
     doc_id: str
     part: str
@@ -90,27 +116,26 @@ class Brute:
         found = self._tokenizer.encode("".join(lowered), add_special_tokens=False)
         return found.ids, [(origin[start], origin[end - 1] + 1) for start, end in found.offsets]
 
-    def places(self, phrase: str) -> tuple[list[Place], Counter[int]]:
-        """Return where the tokens of a phrase stand, and which tokens follow."""
-        wanted, _ = self.encoded(phrase)
+    def places(self, wanted: Sequence[int]) -> tuple[list[Place], Counter[int]]:
+        """Return where tokens stand in this order, and which tokens follow."""
         places, following = [], Counter[int]()
         for (doc_id, part), (tokens, spans) in self._tokens.items():
             for at in range(len(tokens) - len(wanted) + 1):
                 end = at + len(wanted)
-                if tokens[at:end] == wanted:
+                if wanted and tokens[at:end] == wanted:
                     places.append(Place(doc_id, part, spans[at][0], spans[end - 1][1]))
                     following.update(tokens[end : end + 1])
         return places, following
 
-    def unknown(self, phrase: str) -> bool:
-        """Return whether the vocabulary has no token for some of a phrase."""
-        return self._tokenizer.token_to_id("[UNK]") in self.encoded(phrase)[0]
+    def unknown(self, tokens: Sequence[int]) -> bool:
+        """Return whether one of them stands for whatever the vocabulary has no token for."""
+        return self._tokenizer.token_to_id("[UNK]") in tokens
 
-    def phrases(self, seed: int) -> Iterator[str]:
-        """Draw stretches of one to six tokens, as they are written."""
+    def phrases(self, seed: int, count: int = PHRASES) -> Iterator[str]:
+        """Draw stretches of one to six tokens, as they are written; none from documents of less than seven."""
         rng = np.random.default_rng(seed)
         long = [(self.texts[place], spans) for place, (_, spans) in self._tokens.items() if len(spans) > 6]
-        for _ in range(PHRASES):
+        for _ in range(count if long else 0):
             text, spans = long[rng.integers(len(long))]
             first = int(rng.integers(len(spans) - 6))
             yield text[spans[first][0] : spans[first + int(rng.integers(6))][1]]
@@ -130,7 +155,10 @@ def byte_level(folder: Path, texts: Sequence[str]) -> None:
 
 @pytest.fixture(scope="module")
 def documents(dataset: Callable[[str], Path]) -> list[Document]:
-    return [*ODD, *islice(open_source(str(dataset("cranfield"))).documents(), COUNT)]
+    """What is indexed; every third has no metadata."""
+    found = [*ODD, *islice(open_source(str(dataset("cranfield"))).documents(), COUNT)]
+    metadata = [{"n": n, "odd": n % 2 == 1, "tags": [f"t{n % 5}", "all"]} if n % 3 else {} for n in range(len(found))]
+    return [replace(each, metadata=about) for each, about in zip(found, metadata, strict=True)]
 
 
 @pytest.fixture(scope="module", params=["wordpiece, lower", "bytes, keep", "bytes, lower"])
@@ -154,18 +182,21 @@ def built(
     return folder
 
 
-def agrees(collection: Collection, known: Brute, phrases: Sequence[str]) -> None:
-    """Compare every answer of both modes with what looking through the documents finds."""
+def agrees(collection: Collection, known: Brute, phrases: Sequence[str], **options: Any) -> None:
+    """Compare every answer of both modes with what looking through the documents finds. options: see PhraseOptions."""
     occurred = 0
     for phrase in phrases:
-        if known.unknown(phrase):
+        tokens, _ = known.encoded(phrase)
+        if known.unknown(tokens):
             with pytest.raises(RequestError, match="has no token for"):
                 grep(collection, phrase)
             continue
-        places, following = known.places(phrase)
+        places, _ = known.places(tokens)
         occurred += bool(places)
+        used = next(tokens[at:] for at in range(len(tokens) + 1) if at == len(tokens) or known.places(tokens[at:])[0])
+        used_places, following = known.places(used)
         for mode in MODES:
-            found = grep(collection, phrase, field=mode, limit=ALL)
+            found = grep(collection, phrase, field=mode, limit=ALL, **options)
             got = [Place(each.doc_id, each.part, each.start, each.end) for each in found.matches]
             assert got == places, phrase
             assert (found.count, found.documents) == (len(places), len({each.doc_id for each in places}))
@@ -173,17 +204,17 @@ def agrees(collection: Collection, known: Brute, phrases: Sequence[str]) -> None
                 text = known.texts[each.doc_id, each.part]
                 assert text[each.snippet_start :].startswith(each.snippet)
                 assert each.snippet_start <= each.start <= each.end <= each.snippet_start + len(each.snippet)
-            counted = ngrams(collection, phrase, field=mode, limit=ALL)
-            assert counted.count == len(places)
-            if places:
-                assert {each.id: each.count for each in counted.continuations} == following
-                assert counted.ends == len(places) - following.total()
-                assert counted.distinct == len(following)
-                order = [(-each.count, each.id) for each in counted.continuations]
-                assert order == sorted(order)
-                assert [each.probability for each in counted.continuations] == [
-                    -each[0] / len(places) for each in order
-                ]
+            counted = ngrams(collection, phrase, field=mode, limit=ALL, **options)
+            assert (counted.count, counted.used_count) == (len(places), len(used_places))
+            assert len(counted.tokens) - len(counted.used) == len(tokens) - len(used)
+            assert {each.id: each.count for each in counted.continuations} == following
+            assert counted.ends == len(used_places) - following.total()
+            assert counted.distinct == len(following)
+            order = [(-each.count, each.id) for each in counted.continuations]
+            assert order == sorted(order)
+            assert [each.probability for each in counted.continuations] == [
+                -each[0] / len(used_places) for each in order
+            ]
     assert occurred
 
 
@@ -232,6 +263,56 @@ def test_what_was_replaced_or_deleted_is_found_no_more_and_what_is_new_after_com
         assert set(MODES) <= set(report.reused), "metadata is no text"
         agrees(collection, Brute(fields["fast"], [*living, *changed, *new]), phrases[:5])
     assert verify(tmp_path / "copy") == []
+
+
+def filtered(
+    collection: Collection, field: SubstringField, documents: Sequence[Document], phrases: Sequence[str]
+) -> None:
+    """Compare every answer under every filter with what looking through the documents that pass it finds."""
+    for condition, passes in FILTERS:
+        known = Brute(field, [each for each in documents if passes(each)])
+        agrees(collection, known, [*phrases, *known.phrases(5, 3)], filter=condition)
+
+
+def test_a_filter_leaves_what_stands_in_documents_that_pass_it(
+    built: Path, fields: Mapping[str, SubstringField], documents: list[Document]
+) -> None:
+    phrases = [
+        *Brute(fields["fast"], documents).phrases(4, 12),
+        "the quick",
+        "a a",
+        "the",
+        "Füchse",
+        "boundary layer the",
+    ]
+    with Collection.open(built) as collection:
+        filtered(collection, fields["fast"], documents, phrases)
+
+
+def test_a_filter_sees_documents_as_they_are_now(
+    built: Path, fields: Mapping[str, SubstringField], documents: list[Document], tmp_path: Path
+) -> None:
+    shutil.copytree(built, tmp_path / "copy")
+    phrases = [*Brute(fields["fast"], documents).phrases(6, 4), "the quick", "the"]
+    with Collection.open(tmp_path / "copy", writable=True) as collection:
+        now = {each.id: each for each in documents}
+        for each in documents[7:60:5]:
+            collection.delete(each.id)
+            del now[each.id]
+        for each in documents[::4]:
+            if each.id in now:
+                now[each.id] = replace(each, metadata={"n": 3, "odd": True, "tags": ["t3"]})
+                collection.patch(each.id, {**dict.fromkeys(each.metadata), **now[each.id].metadata})
+        fresh = [Document(f"new {n}", "the quick new text", "", {"n": n, "odd": n % 2 == 1}) for n in range(4)]
+        collection.add(fresh)
+        filtered(collection, fields["fast"], list(now.values()), phrases)
+        for condition, passes in FILTERS:
+            notes = grep(collection, "the", filter=condition).notes
+            said = [note.partition(":")[0] for note in notes if "covered" in note]
+            uncovered = sum(map(passes, fresh))
+            assert said == ([f"fresh_not_covered={uncovered}"] if uncovered else [])
+        collection.compact()
+        filtered(collection, fields["fast"], [*now.values(), *fresh], phrases[-4:])
 
 
 def test_an_export_brings_the_field_along(

@@ -472,6 +472,37 @@ def test_a_hit_without_text_metadata_and_snippet_is_read_too() -> None:
     assert (found.score, found.title, found.metadata, found.snippet, found.passage.text) == (None, "", {}, None, "")
 
 
+def test_a_phrase_is_sent_as_given_and_its_answer_is_typed() -> None:
+    match = {
+        "doc_id": "d",
+        "title": "",
+        "part": "text",
+        "start": 2,
+        "end": 6,
+        "snippet": {"text": "a wind", "start": 0},
+    }
+    found = {
+        "phrase": "wind",
+        "field": "f",
+        "tokens": ["wind"],
+        "count": 3,
+        "documents": 2,
+        "matches": [match],
+        "new": 1,
+    }
+    both = Both(answering({**found, "notes": []}))
+    result = both(lambda client: client.collection("c").grep("wind", limit=1, filter=None))
+    assert both.seen[-1].url.path == "/v1/collections/c/grep"
+    assert both.sent() == {"phrase": "wind", "limit": 1, "filter": None}
+    assert (result.count, result.tokens, result.matches[0].snippet.text) == (3, ("wind",), "a wind")
+    follows = {"token": "blows", "id": 7, "count": 1, "probability": 1, "text": "wind blows"}
+    counted = {"ngram": "wind", "field": "f", "tokens": ["wind"], "count": 1, "distinct": 1, "continuations": [follows]}
+    both = Both(answering({**counted, "used": {"tokens": ["wind"], "count": 1, "ends": 0}, "notes": ["n"]}))
+    result = both(lambda client: client.collection("c").ngrams("wind"))
+    assert both.seen[-1].url.path == "/v1/collections/c/ngrams"
+    assert (result.used.tokens, result.continuations[0].probability, result.notes) == (("wind",), 1.0, ("n",))
+
+
 def test_null_is_absent_and_a_collection_that_cannot_be_opened_is_described_too() -> None:
     failed = {"name": "c", "state": "failed", "aliases": ["a"], "documents": None, "modes": None, "fields": None}
     (summary,) = Both(answering({"collections": [failed]}))(lambda client: client.collections())

@@ -32,10 +32,11 @@ from retrieval.verify import verify
 
 WORDS = ["[UNK]", "a", "the", "The", "quick", "brown", "fox", "dep", "##loy", "##er", "red"]
 DOCUMENTS = [
-    Document("1", "The quick brown fox. the quick red fox"),
-    Document("2", "a deployer\tthe  quick", "a the"),
-    Document("3", "the quick"),
+    Document("1", "The quick brown fox. the quick red fox", metadata={"n": 1}),
+    Document("2", "a deployer\tthe  quick", "a the", {"n": 2}),
+    Document("3", "the quick", metadata={"n": 3, "last": True}),
 ]
+AFTER_THE_FIRST = {"type": "gt", "key": "n", "value": 1}
 
 
 @pytest.fixture(scope="session")
@@ -211,6 +212,56 @@ def test_an_unseen_n_gram_backs_off_to_its_longest_suffix(collection: Path) -> N
         assert absent == ("nothing can match: token 'brown' of the phrase occurs nowhere",)
 
 
+def test_notes_of_a_filtered_answer_are_of_the_documents_that_match(collection: Path) -> None:
+    with Collection.open(collection) as opened:
+        assert grep(opened, "the brown", filter=AFTER_THE_FIRST).notes == (
+            "nothing can match: token 'brown' of the phrase occurs in no document that matches",
+        )
+        assert grep(opened, "brown the", filter={"type": "eq", "key": "n", "value": 1}).notes == ()
+        assert grep(opened, "The quick", filter=AFTER_THE_FIRST).notes[1:] == (
+            "case counts in this field: 'the quick' occurs 2 times",
+        )
+        assert ngrams(opened, "the fox", filter=AFTER_THE_FIRST).notes == (
+            "nothing follows: token 'fox', the last one, occurs in no document that matches",
+        )
+        counted = ngrams(opened, "brown the quick", filter=AFTER_THE_FIRST)
+        assert (counted.used, counted.used_count, counted.ends, counted.continuations) == (("the", "quick"), 2, 2, ())
+        assert ngrams(opened, "quick", filter={"type": "eq", "key": "last", "value": False}).used == ()
+
+
+def test_a_bad_filter_is_refused(collection: Path) -> None:
+    unknown = {"type": "eq", "key": "m", "value": 1}
+    with Collection.open(collection) as opened:
+        for ask in (grep, ngrams):
+            with pytest.raises(RequestError, match=r"filter\.type is 'near'"):
+                ask(opened, "the", filter={"type": "near"})
+            with pytest.raises(
+                RequestError, match="filter field 'm' is in no document's metadata; known fields: last, n"
+            ):
+                ask(opened, "the", filter=unknown)
+            assert ask(opened, "the", filter=unknown, strict_filter=False).count == 0
+            assert ask(opened, "the", filter={"type": "not", "filter": unknown}, strict_filter=False).count == 4
+
+
+@pytest.mark.parametrize("field", ["phrases", "lower"])
+def test_no_more_places_are_looked_at_than_may_be(collection: Path, field: str) -> None:
+    places = {"phrases": 4, "lower": 5}[field]
+    with Collection.open(collection) as opened:
+        assert grep(opened, "the", field=field, most_places=places).count == places
+        with pytest.raises(RequestError, match=f"more than the {places - 1} places that may be looked at"):
+            grep(opened, "the", field=field, most_places=places - 1)
+        assert ngrams(opened, "the", field=field, most_places=0).count == places, "nothing is looked at"
+        kept = {"filter": AFTER_THE_FIRST, "field": field}
+        assert ngrams(opened, "the", most_places=places, **kept).count == 3
+        with pytest.raises(RequestError, match="places that may be looked at"):
+            ngrams(opened, "the", most_places=places - 1, **kept)
+        # Hints are left out where they would take more than that.
+        assert grep(opened, "brown the", most_places=places, **kept).notes == (
+            "nothing can match: token 'brown' of the phrase occurs in no document that matches",
+        )
+        assert grep(opened, "brown the", most_places=0, **kept).notes == ()
+
+
 @pytest.mark.parametrize("phrase", ["", " ", "\t\n"])
 def test_an_empty_phrase_is_refused(collection: Path, phrase: str) -> None:
     with Collection.open(collection) as opened:
@@ -292,7 +343,7 @@ def test_a_view_answers_from_its_own_generation_however_many_come_after_it(colle
                     writer.add([Document("1", f"the quick {number}")])
                     writer.compact()
                     assert reader.search("quick", mode="lexical").hits
-                covered = Covered(reading, *substring_field(opened.config, None))
+                covered = Covered(reading, *substring_field(opened.config, None), condition=None)
                 assert covered.count(covered.match(covered.phrase("the quick", "phrase"))) == 3
         writer.add([Document("1", "the red fox")])
         writer.compact()
