@@ -47,6 +47,22 @@ def fill_level(codes: Any, place: Any, words: Any, passed: Any) -> Any:
 
 
 @kernel
+def read_level(words: Any, zeros: Any, passed: Any, codes: Any) -> None:
+    """Write the codes of a level in the order they came in.
+
+    zeros: of the level. passed: the codes in the order in which the level passed them on.
+    """
+    zero, one = np.int64(0), np.int64(zeros)
+    for row in range(len(codes)):
+        block = row // BITS
+        inside = row - block * BITS + 32
+        bit = np.int64((words[block * WORDS + (inside >> 6)] >> np.uint64(inside & 63)) & np.uint64(1))
+        codes[row] = passed[one if bit else zero]
+        one += bit
+        zero += 1 - bit
+
+
+@kernel
 def _place(base: Any, row: Any) -> Any:
     """Return the first word of a row's block, and the row's bit in the block. base: where the level begins."""
     # Unsigned, because signed indexes are first looked at for counting from the end.

@@ -13,11 +13,13 @@ then 480 bits of the level. Rows: int64. levels: uint64 (L, blocks, 8), flattene
 Source: Claude, Navarro & Ordonez, "The wavelet matrix", Information Systems 2015; the order of the bits is ours.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from index.alphabet import Codes
-from index.wavelet_kernels import BITS, WORDS, fill_level
+from index.wavelet_kernels import BITS, WORDS, fill_level, read_level
 
 
 def level_words(codes: int) -> int:
@@ -46,3 +48,23 @@ def write_levels(codes: Codes, levels: int) -> tuple[npt.NDArray[np.uint64], npt
         zeros[level] = fill_level(codes, levels - 1 - level, words[level * size : (level + 1) * size], passed)
         codes, passed = passed, codes
     return words, zeros
+
+
+def read_levels(
+    words: npt.NDArray[np.uint64], zeros: npt.NDArray[np.int64], firsts: npt.NDArray[np.uint32], dtype: np.dtype[Any]
+) -> Codes:
+    """Return the codes that `write_levels` wrote, of `dtype`.
+
+    firsts: uint32 (S + 2,), how many codes are below each. Memory: the codes twice.
+    """
+    levels = len(zeros)
+    size = len(words) // levels
+    counts = np.diff(firsts)
+    # Behind the last level they are sorted by their bits read backwards.
+    order = np.argsort(backwards(np.arange(len(counts), dtype=np.uint32), levels))
+    codes = np.repeat(order.astype(dtype), counts[order])
+    for level in reversed(range(levels)):
+        before = np.empty_like(codes)
+        read_level(words[level * size : (level + 1) * size], zeros[level], codes, before)
+        codes = before
+    return codes

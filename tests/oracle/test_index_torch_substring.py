@@ -46,7 +46,6 @@ def test_answers_are_the_same(
         pytest.skip(reason)
     if most:  # so few rows at a time that there are many batches, and beams too large for one
         monkeypatch.setattr("index.torch_substring._ROWS", most)
-        monkeypatch.setattr("index.torch_substring._NODES", most)
     there = on_torch(index, device)
     state = states(index)
     tokens = np.minimum(np.random.default_rng(3).zipf(1.4, len(state)), VOCAB) - 1
