@@ -1,12 +1,13 @@
 """Levels of a wavelet matrix give back the codes they were made of."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.wavelet_matrix import read_levels, write_levels
 
 
+@settings(deadline=None)  # the first example compiles the loops
 @given(st.lists(st.integers(0, 9), max_size=1_000), st.sampled_from([np.uint16, np.uint32]))
 def test_codes_come_back(codes: list[int], dtype: type[np.uint16 | np.uint32]) -> None:
     words, zeros = write_levels(np.array(codes, dtype), 4)
