@@ -39,8 +39,8 @@ CORPORA: dict[str, Callable[[], Documents]] = {
     "with empty documents": lambda: [np.array([], np.int64), *random_documents(4)[:5], np.array([], np.int64)] * 2,
     "only empty documents": lambda: [np.array([], np.int64)] * 3,
     "one token": lambda: [np.array([0])],
-    "whole blocks of a level": lambda: [np.random.default_rng(5).integers(1, 7, each) for each in (700, 0, 257)],
-    "one token again and again": lambda: [np.full(length, VOCAB - 1) for length in (100, 1, 0, 50)],
+    "whole blocks of a level": lambda: [np.random.default_rng(5).integers(1, 4, each) for each in (700, 0, 257)],
+    "one token again and again": lambda: [np.full(length, VOCAB - 1) for length in (600, 1, 0, 50)],
     "no document": list,
 }
 

@@ -14,7 +14,7 @@ import pytest
 from index.errors import ConfigError
 from index.kernels import kernel, over_beams, popcount, usable_threads
 
-ORACLES = Path(__file__).parents[1] / "oracle"
+TESTS = Path(__file__).parents[1]
 
 
 @kernel
@@ -123,12 +123,20 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_no_loop_leaves_its_arrays(tmp_path: Path) -> None:
-    """The oracles' tests again, with loops compiled so that a place out of bounds raises IndexError."""
-    oracles = [ORACLES / f"test_index_{name}.py" for name in ("substring", "best_extensions")]
+    """Tests of the loops again, compiled so that a place out of bounds raises IndexError.
+
+    And for any processor of this kind: some give what is meant where a shift by 64 bits is undefined, some do not.
+    """
+    names = ("oracle/test_index_substring", "oracle/test_index_best_extensions", "unit/test_index_wavelet_matrix")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--basetemp", tmp_path / "tests"]
     done = subprocess.run(
-        [*command, "-k", "not five_million", *oracles],
-        env={**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path / "loops")},
+        [*command, "-k", "not five_million and not threads", *(TESTS / f"{name}.py" for name in names)],
+        env={
+            **os.environ,
+            "NUMBA_BOUNDSCHECK": "1",
+            "NUMBA_CPU_NAME": "generic",
+            "NUMBA_CACHE_DIR": str(tmp_path / "loops"),
+        },
         capture_output=True,
         text=True,
         check=False,

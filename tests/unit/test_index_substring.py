@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from index.alphabet import Alphabet
 from index.component import MANIFEST, open_component
 from index.errors import ConfigError, CorpusError, IndexFormatError, RequestError, ShapeError
 from index.substring import load_substring, open_shards, open_substring, save_substring, write_substring
@@ -48,6 +49,14 @@ def test_hand_computed_answers(saved: Path) -> None:
     assert index.count(one_four).tolist() == [2, 1, 0]
     assert index.count(index.extend(one_four, np.array([9, 9, 9]))).tolist() == [0, 0, 0], "no match across documents"
     assert [index.text(number).tolist() for number in range(4)] == [[3, 1, 4, 1, 5], [9, 2, 6], [], [1, 4]]
+
+
+def test_an_answer_may_need_more_room_than_the_one_before(tmp_path: Path) -> None:
+    save_substring(tmp_path / "index", [np.array([1, 1, 2, 1, 3, 1, 3])], SubstringSpec(4))
+    index = load_substring(tmp_path / "index")
+    for token, expected in ((3, ([1], [1])), (1, ([1, 2, 3], [1, 1, 2]))):
+        _, tokens, counts = index.continuations(index.extend(index.root(1), np.array([token])))
+        assert (tokens.tolist(), counts.tolist()) == expected
 
 
 def test_no_beams_are_answered(saved: Path) -> None:
@@ -368,6 +377,7 @@ def test_more_symbols_than_16_bits(tmp_path: Path) -> None:
 def test_the_limits_of_16_bits(tmp_path: Path, mode: Mode, symbols: int) -> None:
     """Codes are 1 to `symbols`, tokens 0 to `symbols` - 1: the largest of either needs a 17th bit one symbol later."""
     last = symbols - 1
+    assert Alphabet(np.arange(symbols, dtype=np.uint32), symbols).dtype == (np.uint16 if last < 65_535 else np.uint32)
     documents = [np.arange(symbols), np.array([last, 0, last])]
     save_substring(tmp_path / "index", documents, SubstringSpec(symbols, mode=mode))
     index = load_substring(tmp_path / "index")
