@@ -206,6 +206,15 @@ def test_states_of_rows_that_cannot_be_are_refused(saved: Path, rows: tuple[int,
             ask(state)
 
 
+def test_no_state_reads_behind_the_text(tmp_path: Path) -> None:
+    save_substring(tmp_path / "index", DOCUMENTS, SPEC)
+    index = load_substring(tmp_path / "index")
+    state = index.root(1)
+    state[:, :, 2] += 1 << 31  # a match longer than any text: gigabytes behind its end
+    assert index.continuations(state).offsets.tolist() == [0, 0]
+    assert index.count(index.extend(state, np.array([1]))).tolist() == [0]
+
+
 def test_another_tokenizer_is_refused(saved: Path) -> None:
     with pytest.raises(IndexFormatError, match="built with tokenizer 'digits', expected 'letters'"):
         load_substring(saved, tokenizer="letters")
