@@ -80,7 +80,7 @@ class FMIndex(SubstringShard):
         identity: int,
         threads: int | None = None,
     ) -> None:
-        super().__init__(tables, identity, threads)
+        super().__init__(tables, tables.codes, identity, threads)
         self.matrix = matrix
         self.known = known
         self.entries = entries
@@ -139,6 +139,8 @@ class FMIndex(SubstringShard):
             or len(entries) != tables.documents
             or len(blocks) != _blocks(tables.codes) + 1
             or not len(marks) == len(samples) == blocks[-1] == -(-tables.codes // _RATE)
+            or not 0 <= about.primary <= tables.codes
+            or not ((zeros >= 0) & (zeros <= tables.codes)).all()
         ):
             raise IndexFormatError(f"{folder}: levels, samples and entries do not fit together: rebuild it")
         known = Known(marks, blocks, samples, _RATE, about.primary, tables.documents)

@@ -2,20 +2,26 @@
 
 import functools
 import itertools
+import logging
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from pickle import UnpicklingError
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 import numpy.typing as npt
-from numba.core import types
+from numba.core import caching, types
 from numba.extending import intrinsic
 
 from index.threads import threads as threads_setting
 
+log = logging.getLogger(__name__)
+
+_FunctionCache: Any = caching.FunctionCache  # numba leaves it untyped
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _SPANS_PER_THREAD = 4
@@ -28,10 +34,39 @@ _WORTH_A_THREAD = 200_000
 def kernel(function: _Function) -> _Function:
     """Compile a loop over arrays at its first call, for the types of that call; it runs without the GIL.
 
-    The machine code is kept beside the module. A kernel may call kernels of its own module only: numba looks at no
-    other file when it decides whether the code it kept is current.
+    The machine code is kept beside the module, or where numba finds a place (NUMBA_CACHE_DIR names one); where there is
+    none, each process compiles anew. A kernel may call kernels of its own module only: numba looks at no other file
+    when it decides whether the code it kept is current.
     """
-    return cast(_Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    try:
+        compiled._cache = _KeptCode(function)
+    except RuntimeError as error:  # numba's word for no folder that it may write to
+        log.debug("%s", error)
+    return cast(_Function, compiled)
+
+
+class _KeptCode(_FunctionCache):  # type: ignore[misc]  # as above
+    """Files of machine code that cannot be read or written cost a compilation, not the answer."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            kept = super().load_overload(sig, target_context)
+            if kept is None or kept.signature.args == sig:
+                return kept
+            damage = f"{kept.signature} found for {sig}"  # two processes chose one name at the same time
+        except (OSError, EOFError, UnpicklingError) as error:  # cut by a power loss: numba writes them without fsync
+            damage = str(error)
+        log.warning("compiling anew, %s is damaged: %s", self.cache_path, damage)
+        with suppress(OSError):
+            self.flush()
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            log.warning("compiled code is not kept in %s: %s", self.cache_path, error)
 
 
 def _popcount(_context: Any, word: Any) -> Any:
@@ -90,14 +125,16 @@ def over_beams(work: Callable[[int, int], None], nanoseconds: npt.NDArray[np.int
                 return
             work(*span)
 
-    # The caller is one of the threads: it begins at once, and goes on alone where the others are busy.
-    others = [_helpers().submit(take) for _ in range(threads - 1)]
+    others: list[Future[None]] = []
     try:
+        # The caller is one of the threads: it begins at once, and goes on alone where the others are busy, or where no
+        # more can be started, as when the interpreter ends.
+        with suppress(RuntimeError):
+            others += (_helpers().submit(take) for _ in range(threads - 1))
         take()
     finally:
-        left.clear()
-        # What has not begun has nothing left to do, and what has may not outlive the arrays it writes to.
-        begun = [other for other in others if not other.cancel()]
-        wait(begun)
-    for other in begun:
+        left.clear()  # what has not begun has nothing left to do
+        others = [other for other in others if not other.cancel()]
+        wait(others)
+    for other in others:
         other.result()

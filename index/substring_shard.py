@@ -28,12 +28,13 @@ page, more than what is written there."""
 class SubstringShard(ABC):
     """A SubstringIndex over one text of fewer than 2^31 codes; states are (B, 1, 3).
 
-    identity: 31 bits that no other index has. threads: how many a call may use; None = see `usable_threads`.
-    Any number of threads may ask it.
+    rows: how many sorted suffixes there are. identity: 31 bits that no other index has. threads: how many a call may
+    use; None = see `usable_threads`. Any number of threads may ask it. It keeps up to 8 MiB between calls.
     """
 
-    def __init__(self, tables: Tables, identity: int, threads: int | None = None) -> None:
+    def __init__(self, tables: Tables, rows: int, identity: int, threads: int | None = None) -> None:
         self.tables = tables
+        self.rows = rows
         self.identity = identity
         self.threads = usable_threads(threads)
         self._spare: list[Uint32] = []
@@ -55,7 +56,7 @@ class SubstringShard(ABC):
 
     def root(self, beams: int) -> State:
         """Return `beams` empty matches."""
-        return self._state(beams, self.tables.codes, 0)
+        return self._state(beams, self.rows, 0)
 
     def starts(self, beams: int) -> State:
         """Return `beams` matches of the beginning of a document."""
@@ -76,7 +77,7 @@ class SubstringShard(ABC):
         lows, highs, tags = (state[:, 0, place].copy() for place in range(3))
         if not (
             np.all(tags >> _DEPTH_BITS == self.identity)
-            and np.all((lows >= 0) & (lows <= highs) & (highs <= self.tables.codes))
+            and np.all((lows >= 0) & (lows <= highs) & (highs <= self.rows))
         ):
             raise RequestError("state belongs to another index: begin with this one's root or starts")
         return Ranges(lows, highs, tags & ((1 << _DEPTH_BITS) - 1))

@@ -48,6 +48,12 @@ class ShardAbout:
     identity: int
     primary: int
 
+    def __post_init__(self) -> None:
+        """Raise ValueError on what no build writes."""
+        for value in (self.identity, self.primary):
+            if not isinstance(value, int) or not 0 <= value < 1 << 31:
+                raise ValueError(f"a shard's identity and primary are {self.identity!r}, {self.primary!r}")
+
 
 @dataclass(frozen=True, slots=True)
 class SubstringAbout:
@@ -57,6 +63,11 @@ class SubstringAbout:
     tokens: int
     documents: int
     shards: tuple[ShardAbout, ...]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError on an index without shards, which no build writes: nothing is one empty shard."""
+        if not self.shards:
+            raise ValueError("there are no shards")
 
 
 def write_about(folder: Path, about: SubstringAbout) -> None:

@@ -62,7 +62,13 @@ class Tables(NamedTuple):
         if symbols.dtype == np.uint8:
             symbols = np.flatnonzero(np.unpackbits(symbols)[:vocab_size]).astype(np.uint32)
         fits = {each.dtype for each in (symbols, firsts, starts)} == {np.dtype(np.uint32)}
-        if not fits or len(firsts) != len(symbols) + 2 or not len(starts) or firsts[-1] != starts[-1]:
+        if (
+            not fits
+            or len(firsts) != len(symbols) + 2
+            or not len(starts)
+            or (firsts[0], firsts[1], firsts[-1]) != (0, len(starts) - 1, starts[-1])
+            or (len(symbols) and symbols[-1] >= vocab_size)
+        ):
             raise IndexFormatError(f"{folder}: symbols, firsts and starts do not fit together: rebuild it")
         return cls(Alphabet(symbols, vocab_size), firsts, starts)
 

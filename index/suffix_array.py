@@ -57,7 +57,7 @@ class SuffixArray(SubstringShard):
     def __init__(
         self, tables: Tables, text: Codes, suffixes: Uint32, wide: Wide, identity: int, threads: int | None = None
     ) -> None:
-        super().__init__(tables, identity, threads)
+        super().__init__(tables, len(suffixes), identity, threads)
         self.array = (text, suffixes)
         self.wide = wide
 
@@ -72,9 +72,10 @@ class SuffixArray(SubstringShard):
 
     def _successors(self, ranges: Ranges, slots: Slots) -> None:
         def work(first: int, last: int) -> None:
-            successors(self.array, self.wide, ranges, slots, first, last)
+            successors(self.array, self.tables.firsts, self.wide, ranges, slots, first, last)
 
-        over_beams(work, (ranges.highs - ranges.lows) * _ROW_COST, self.threads)
+        widths = np.where(ranges.depths == 0, 0, ranges.highs - ranges.lows)
+        over_beams(work, widths * _ROW_COST, self.threads)
 
     def _positions(self, ranges: Ranges, bounds: Int64, positions: Uint32) -> None:
         _, suffixes = self.array
@@ -129,7 +130,7 @@ def write_suffix_array(folder: Path, text: Codes, tables: Tables, order: Order, 
 
 
 def _widest(text: Codes, tables: Tables, order: Order, share: float) -> Wide:
-    """Return the successors of the most frequent codes, the widest first, until the bytes allowed for them are used."""
+    """Return the successors of the most frequent codes that fit into the bytes allowed for them, the widest first."""
     firsts = tables.firsts[tables.firsts <= len(order)].astype(np.int64)
     widths = np.diff(firsts)
     nothing = Wide(np.empty(0, np.uint32), np.zeros(1, np.uint32), np.empty(0, text.dtype), np.empty(0, np.uint32))
@@ -143,11 +144,12 @@ def _widest(text: Codes, tables: Tables, order: Order, share: float) -> Wide:
         room = min(int(widths[code]), len(tables.alphabet)) + 1
         ranges = Ranges(firsts[code : code + 1], firsts[code + 1 : code + 2], np.ones(1, np.int64))
         slots = Slots(np.array([0, room]), np.empty(room, np.uint32), np.empty(room, np.uint32), np.zeros(1, np.int64))
-        successors((text, order), nothing, ranges, slots, 0, 1)
+        successors((text, order), tables.firsts, nothing, ranges, slots, 0, 1)
         found = int(slots.found[0])
-        spare -= found * (text.itemsize + slots.counts.itemsize) + 2 * slots.counts.itemsize
-        if spare < 0:
-            break
+        needed = found * (text.itemsize + slots.counts.itemsize) + 2 * slots.counts.itemsize
+        if needed > spare:
+            continue  # a less frequent one may fit
+        spare -= needed
         chosen[code] = (slots.codes[:found].astype(text.dtype), slots.counts[:found])
     if not chosen:
         return nothing

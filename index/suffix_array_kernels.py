@@ -54,7 +54,7 @@ def narrow(array: Any, firsts: Any, ranges: Any, codes: Any, new: Any, first: in
 
 
 @kernel
-def successors(array: Any, wide: Any, ranges: Any, slots: Any, first: int, last: int) -> None:
+def successors(array: Any, firsts: Any, wide: Any, ranges: Any, slots: Any, first: int, last: int) -> None:
     """Write the codes that follow beams [first, last) and their counts from places[b] on, and how many to found[b].
 
     Cost: a random read a row, but long runs are skipped: with d successors of w rows, at most some d (256 + 2 log2(w)).
@@ -69,9 +69,12 @@ def successors(array: Any, wide: Any, ranges: Any, slots: Any, first: int, last:
         if depth == 0 or row == high:
             continue
         begin = place = np.uint64(slots.places[beam])
+        # Rows that were not sorted for this depth, of a state made by hand, have more runs than there is room for.
+        end = np.uint64(slots.places[beam + 1]) - one
         if depth == 1:
-            known = _wide_entry(wide.codes, text[suffixes[row]])
-            if known >= 0:
+            code = _next(text, suffixes, row, 0)
+            known = _wide_entry(wide.codes, code)
+            if known >= 0 and firsts[code] == row and firsts[code + 1] == high:
                 for entry in range(wide.offsets[known], wide.offsets[known + 1]):
                     codes[place] = wide.next[entry]
                     counts[place] = wide.counts[entry]
@@ -91,7 +94,7 @@ def successors(array: Any, wide: Any, ranges: Any, slots: Any, first: int, last:
                 code = block[index + one]
                 codes[place] = code
                 counts[place] = np.uint64(row) + index
-                place += np.uint64(code != block[index])
+                place = min(place + np.uint64(code != block[index]), end)
             block[0] = block[size]
             row = stop
             if place == before and row < high:

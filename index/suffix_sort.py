@@ -1,6 +1,7 @@
 """Sorting the suffixes of a text of codes; a suffix sorts before every longer one that begins with it."""
 
 import importlib.util
+import logging
 from typing import Any, Final
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy.typing as npt
 
 from index.alphabet import Codes
 from index.kernels import kernel
+
+log = logging.getLogger(__name__)
 
 MOST_BYTES: Final = (1 << 31) - 1
 """divsufsort numbers bytes with 32 bits."""
@@ -30,6 +33,7 @@ def suffix_order(text: Codes, largest: int) -> Order:
     """
     assert len(text) * code_bytes(largest) <= MOST_BYTES, "shards are cut so that their text can be sorted"
     if importlib.util.find_spec("pydivsufsort") is None:
+        log.warning("suffixes are sorted by numpy, slower and with 40 bytes a code: install grapnel[substring]")
         return doubled(text)
     return _sorted_bytes(text, code_bytes(largest))
 

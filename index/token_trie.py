@@ -127,7 +127,8 @@ def open_trie(folder: Path, *, tokenizer: str | None = None, threads: int | None
     path = folder / FILE
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        found, vocab_size, built, identity = (about[name] for name in ("format", "vocab_size", "tokenizer", "identity"))
+        found, vocab_size, built = (about[name] for name in ("format", "vocab_size", "tokenizer"))
+        shard = ShardAbout(about["identity"], 0)
     except FileNotFoundError as error:
         raise IndexFormatError(f"{path} is missing: rebuild the trie") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -137,4 +138,4 @@ def open_trie(folder: Path, *, tokenizer: str | None = None, threads: int | None
     if tokenizer is not None and tokenizer != built:
         raise IndexFormatError(f"trie {folder} was built with tokenizer {built!r}, expected {tokenizer!r}: rebuild it")
     tables = Tables.open(folder, vocab_size)
-    return TokenTrie(SuffixArray.open(folder, tables, ShardAbout(identity, 0), threads, rows=tables.documents))
+    return TokenTrie(SuffixArray.open(folder, tables, shard, threads, rows=tables.documents))

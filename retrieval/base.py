@@ -1,6 +1,7 @@
 """The opened base of a shard: the components of one generation, checked and memory-mapped."""
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,17 @@ class Base:
     """Immutable part of what a shard searches: N passages of M documents, by position 0..N-1.
 
     rows: int64 (N,), ascending. doc_of: int64 (N,), position -> document number 0..M-1.
-    dense, lexical: the index of each field. The generation stays on disk until `close`.
-    fingerprints: of the encoder of each dense field. Raises IndexFormatError on damage, or where a field was built with
-    other settings than the configuration's.
+    dense, lexical: the index of each field. The generation stays on disk until `close`: once for whoever opened it,
+    and once for each `retain`. fingerprints: of the encoder of each dense field.
+    Raises IndexFormatError on damage, or where a field was built with other settings than the configuration's.
     """
 
     def __init__(
         self, folder: Path, generation: Generation, config: CollectionConfig, fingerprints: Mapping[str, str]
     ) -> None:
         self.generation = generation
+        self._users = 1
+        self._counting = threading.Lock()
         self._lock_descriptor = hold(folder, generation)
         try:
             opened = {name: open_ref(folder, name, ref) for name, ref in generation.components.items()}
@@ -59,25 +62,31 @@ class Base:
                 for name, field in config.lexical_fields().items()
             }
             self.components: Mapping[str, Component] = opened
-            self._substring_fields = config.substring_fields()
             self._substring: dict[str, SubstringIndex] = {}
         except BaseException:
             self.close()
             raise
         self._masks: Recent[str, Mask] = Recent(_CACHED_FILTERS)
 
+    def retain(self) -> None:
+        """Keep the generation for one more user, who opens files of it: each calls `close`."""
+        with self._counting:
+            assert self._users, "whoever retains a base holds it"
+            self._users += 1
+
     def close(self) -> None:
         """Let go of the generation. Arrays already handed out stay readable."""
-        if self._lock_descriptor >= 0:
-            os.close(self._lock_descriptor)
-            self._lock_descriptor = -1
+        with self._counting:
+            self._users -= 1
+            if not self._users:
+                os.close(self._lock_descriptor)
 
     def substring(self, name: str) -> SubstringIndex:
         """Return the index of a substring field, opened at first use: most searches never ask it."""
         index = self._substring.get(name)
         if index is None:
-            index = open_phrases(self.components[name].folder, self._substring_fields[name])
-            self._substring[name] = index
+            component = self.components[name]
+            index = self._substring[name] = open_phrases(component.folder, component.config["tokenizer"])
         return index
 
     def positions(self, rows: Rows) -> npt.NDArray[np.int64]:

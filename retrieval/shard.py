@@ -139,9 +139,11 @@ class Shard:
         """Yield a consistent view and snapshot of everything acknowledged so far."""
         with self._refresh:
             reading = self._refreshed()
+            reading.view.base.retain()  # it may open more of its files, while a compaction replaces it
         try:
             yield reading
         finally:
+            reading.view.base.close()
             self.store.release(reading.snapshot)
 
     def _refreshed(self) -> Reading:

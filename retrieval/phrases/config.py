@@ -1,11 +1,14 @@
 """What decides the bytes of a substring field."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from index.errors import ConfigError
 from index.substring_spec import Mode
 from retrieval.encoders.config import DEFAULT_MODEL
+
+Case: TypeAlias = Literal["lower", "keep"]
+"""What becomes of capital letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class SubstringField:
 
     tokenizer: str = DEFAULT_MODEL
     mode: Mode = "fast"
-    case: Literal["lower", "keep"] = "lower"
+    case: Case = "lower"
 
     def __post_init__(self) -> None:
         if not self.tokenizer:

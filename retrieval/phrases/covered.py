@@ -116,6 +116,12 @@ class Covered:
         view = reading.view
         self.name = name
         self.tokenizer: PhraseTokenizer = open_tokenizer(field)
+        built = view.base.components[name].config["tokenizer"]
+        if self.tokenizer.fingerprint != built:
+            raise IndexFormatError(
+                f"field {name!r} was built with tokenizer {built!r}, {field.tokenizer!r} is "
+                f"{self.tokenizer.fingerprint!r} now: run `grapnel compact`, or put the tokenizer back"
+            )
         self.index: SubstringIndex = view.base.substring(name)
         self.nowhere = "nowhere" if condition is None else "in no document that matches"
         documents = len(view.base.columns)

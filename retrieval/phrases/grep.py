@@ -80,8 +80,12 @@ def _matches(reading: Reading, covered: Covered, tokens: Tokens, places: Places)
     sequences, firsts = np.unique(places.sequences, return_index=True)
     for sequence, here in zip(sequences.tolist(), np.split(places.places, firsts)[1:], strict=True):
         number, part = sequence // len(PARTS), PARTS[sequence % len(PARTS)]
-        stored = reading.snapshot.get(columns.doc_id(number))
-        assert stored is not None, "a living document is stored"
+        doc_id = columns.doc_id(number)
+        stored = reading.snapshot.get(doc_id)
+        if stored is None:
+            raise IndexFormatError(
+                f"documents.db does not find document {doc_id!r} of the index: damaged; restore it from an export"
+            )
         text = part_text(stored.document, part)
         known = covered.tokenizer.tokenized(text)
         for place in here.tolist():

@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 from index.substring_spec import SubstringSpec
 from index.types import SubstringIndex
 from retrieval.phrases.config import SubstringField
-from retrieval.phrases.tokenizer import PhraseTokenizer, Tokens, open_tokenizer, tokenizer_fingerprint
+from retrieval.phrases.tokenizer import PhraseTokenizer, Tokens, open_tokenizer
 from retrieval.progress import Progress
 from retrieval.types import Document
 
@@ -41,7 +41,7 @@ def write_phrases(
     from index.substring import write_substring  # noqa: PLC0415  compiled loops load when used
 
     tokenizer = open_tokenizer(field)
-    spec = SubstringSpec(tokenizer.vocab_size, tokenizer_fingerprint(field), field.mode)
+    spec = SubstringSpec(tokenizer.vocab_size, tokenizer.fingerprint, field.mode)
 
     def sorting(stage: str, done: int, total: int | None) -> None:
         if stage == "shards":
@@ -51,11 +51,14 @@ def write_phrases(
     return {**counts, "documents": counts["documents"] // len(PARTS)}
 
 
-def open_phrases(folder: Path, field: SubstringField) -> SubstringIndex:
-    """Open what `write_phrases` wrote. Raises IndexFormatError on damage, or where it is of another tokenizer."""
+def open_phrases(folder: Path, tokenizer: str) -> SubstringIndex:
+    """Open what `write_phrases` wrote. tokenizer: the fingerprint that it must have been written with.
+
+    Raises IndexFormatError on damage, or where it is of another tokenizer.
+    """
     from index.substring import open_substring  # noqa: PLC0415  as above
 
-    return open_substring(folder, tokenizer=tokenizer_fingerprint(field))
+    return open_substring(folder, tokenizer=tokenizer)
 
 
 def _sequences(tokenizer: PhraseTokenizer, documents: Iterator[Document]) -> Iterator[Tokens]:

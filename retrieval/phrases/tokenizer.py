@@ -1,5 +1,6 @@
 """The tokenizer of a substring field: text to tokens, and tokens back to characters."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,13 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.component import sha256_file
 from index.durable import storage_errors
 from index.errors import ConfigError
 from retrieval.config import digest_of
 from retrieval.encoders.config import EncoderConfig
 from retrieval.encoders.model_files import find_model
-from retrieval.phrases.config import SubstringField
+from retrieval.phrases.config import Case, SubstringField
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -40,12 +40,17 @@ class PhraseTokenizer:
     """Tokenizes documents and phrases alike, without special tokens. Any thread may use it.
 
     White space is the tokenizer's business: WordPiece ignores it between words, byte-level BPE and SentencePiece put
-    it into the token that follows. Raises ConfigError where `file` is no tokenizer.json.
+    it into the token that follows. fingerprint: of its tokens, see `tokenizer_fingerprint`.
+    Raises ConfigError where `file` is no tokenizer.json.
     """
 
-    def __init__(self, file: Path, *, lower: bool) -> None:
-        self._tokenizer, model = _read(file)
-        if lower:
+    def __init__(self, file: Path, case: Case) -> None:
+        with storage_errors("read", file):
+            content = file.read_bytes()
+        # Of what was read: the file may be another one by the time it is read again.
+        self.fingerprint = _fingerprint(content, case)
+        self._tokenizer, model = _parsed(file, content)
+        if case == "lower":
             _lower(self._tokenizer)
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values(), default=0) + 1
@@ -79,15 +84,12 @@ class PhraseTokenizer:
         return decoded
 
 
-def _read(file: Path) -> tuple["Tokenizer", dict[str, Any]]:
+def _parsed(file: Path, content: bytes) -> tuple["Tokenizer", dict[str, Any]]:
     from tokenizers import Tokenizer  # noqa: PLC0415  only collections with a substring field need it
 
     try:
-        text = file.read_text(encoding="utf-8")
-        model = json.loads(text)["model"]
-        tokenizer = Tokenizer.from_str(text)
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from error
+        model = json.loads(content)["model"]
+        tokenizer = Tokenizer.from_str(content.decode())
     except Exception as error:  # tokenizers raises nothing narrower
         raise ConfigError(
             f"{file} is no tokenizer of the tokenizers library ({error}): copy the model again"
@@ -99,7 +101,7 @@ def _read(file: Path) -> tuple["Tokenizer", dict[str, Any]]:
 
 def _lower(tokenizer: "Tokenizer") -> None:
     """Lower text before anything else; the library keeps count of the characters it came from."""
-    from tokenizers import normalizers  # noqa: PLC0415  see _read
+    from tokenizers import normalizers  # noqa: PLC0415  see _parsed
 
     own = tokenizer.normalizer
     tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([] if own is None else [own])])
@@ -128,7 +130,11 @@ def tokenizer_fingerprint(field: SubstringField) -> str:
     """
     file = _file_of(field)
     with storage_errors("read", file):
-        return digest_of({"format": FORMAT, "file": sha256_file(file), "case": field.case})
+        return _fingerprint(file.read_bytes(), field.case)
+
+
+def _fingerprint(content: bytes, case: Case) -> str:
+    return digest_of({"format": FORMAT, "file": hashlib.sha256(content).hexdigest(), "case": case})
 
 
 def open_tokenizer(field: SubstringField) -> PhraseTokenizer:
@@ -136,9 +142,9 @@ def open_tokenizer(field: SubstringField) -> PhraseTokenizer:
     file = _file_of(field)
     with storage_errors("read", file):
         status = file.stat()
-    return _open(file, (status.st_ino, status.st_size, status.st_mtime_ns), lower=field.case == "lower")
+    return _open(file, (status.st_ino, status.st_size, status.st_mtime_ns), field.case)
 
 
 @lru_cache(maxsize=4)
-def _open(file: Path, _state: tuple[int, ...], *, lower: bool) -> PhraseTokenizer:
-    return PhraseTokenizer(file, lower=lower)
+def _open(file: Path, _state: tuple[int, ...], case: Case) -> PhraseTokenizer:
+    return PhraseTokenizer(file, case)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from index.durable import failpoint, fsync_file, fsync_folder
+from index.durable import failpoint, fsync_file, fsync_folder, storage_errors
 from index.errors import ConfigError, IndexFormatError, StorageError
 from retrieval.store.errors import sqlite_errors
 from retrieval.store.records import digest
@@ -74,7 +74,7 @@ class DocumentStore:
         self._write_lock = threading.Lock()
         self._closed = False
         if writable and not path.exists():
-            with sqlite_errors(path):
+            with storage_errors("create", path), sqlite_errors(path):
                 self._create()
         with self.snapshot() as snapshot:
             found, cut_by = snapshot.meta("format"), snapshot.meta("chunking")
@@ -93,14 +93,14 @@ class DocumentStore:
         temporary = self._path.with_name(f".{self._path.name}.tmp")
         for leftover in self._path.parent.glob(f".{self._path.name}.tmp*"):
             leftover.unlink()
-        with closing(sqlite3.connect(temporary)) as connection:  # closing folds the WAL into the file
+        with closing(sqlite3.connect(temporary)) as connection:
             self._fill(connection)
         fsync_file(temporary)
         temporary.rename(self._path)
         fsync_folder(self._path.parent)
 
     def _fill(self, connection: sqlite3.Connection) -> None:
-        connection.executescript(f"PRAGMA journal_mode=WAL; BEGIN; {_SCHEMA} COMMIT;")
+        connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         settings = {
             "format": str(FORMAT),
             "next_row": "0",
@@ -113,6 +113,8 @@ class DocumentStore:
                 "INSERT INTO meta VALUES (?, ?, ?)",
                 [(key, value, digest(key, value)) for key, value in settings.items()],
             )
+        # Last, so that there is no WAL to fold in: closing would not say that a full disk kept it from that.
+        connection.execute("PRAGMA journal_mode=WAL")
 
     def _connect(self) -> sqlite3.Connection:
         mode = "rw" if self._writable else "ro"

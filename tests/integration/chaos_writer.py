@@ -23,6 +23,7 @@ from retrieval.collection import build as build_collection
 from retrieval.collection_config import CollectionConfig, DenseField
 from retrieval.encoders import EncoderConfig
 from retrieval.lexical import LexicalConfig
+from retrieval.phrases import SubstringField
 from retrieval.types import Document
 
 WORDS = [f"w{number}" for number in range(40)]
@@ -39,9 +40,11 @@ Operation = dict[str, Any]
 
 
 def config_of(dim: int) -> CollectionConfig:
-    """Hashing encoder and tantivy: a real collection without a model."""
+    """Hashing encoder, tantivy and phrases: a real collection without a model."""
     encoder = EncoderConfig(kind="hashing", dim=dim)
-    return CollectionConfig(fields={"dense": DenseField(encoder), "lexical": LexicalConfig()})
+    return CollectionConfig(
+        fields={"dense": DenseField(encoder), "lexical": LexicalConfig(), "phrases": SubstringField()}
+    )
 
 
 def random_document(rng: random.Random, doc_id: str) -> Operation:

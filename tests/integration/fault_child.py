@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from index.errors import GrapnelError, StorageError
 from retrieval.archive import export_collection, import_collection
 from retrieval.collection import SHARD, Collection, build
 from retrieval.collection_config import read_collection_config
+from retrieval.phrases.grep import grep
+from retrieval.store import DocumentStore
 from retrieval.types import Document
 from retrieval.verify import verify
 
@@ -85,9 +88,21 @@ def follow(folder: Path) -> None:
     say(searches=searches, newest=max(newest.values()))
 
 
+def phrases(collection: Collection) -> list[int]:
+    """Return per substring field how many documents have a phrase that is in all of them, fresh ones included."""
+    counts = []
+    for name in collection.config.substring_fields():
+        found = grep(collection, "anchor", field=name, limit=1000)
+        assert len({match.doc_id for match in found.matches}) == len(found.matches) == found.documents
+        fresh = [int(note.split("=")[1].split(":")[0]) for note in found.notes if note.startswith("fresh_not_covered")]
+        counts.append(found.documents + sum(fresh))
+    return counts
+
+
 def unprivileged(*folders: Path) -> None:
-    """Say per folder: what a search finds, whether it verifies clean, and how writing fails."""
+    """Say per folder: what searches find, whether it verifies clean, and how writing fails."""
     with Collection.open(folders[0]) as collection:
+        phrases(collection)
         collection.search("anchor")  # everything that is imported when first used, while it can still be read
     verify(folders[0])
     if os.getuid() == 0:
@@ -100,12 +115,13 @@ def unprivileged(*folders: Path) -> None:
                 mode: sorted(hit.doc_id for hit in collection.search("anchor", k=1000, mode=mode).hits)
                 for mode in ("dense", "lexical", "hybrid")
             }
+            covered = phrases(collection)
         try:
             Collection.open(folder, writable=True).close()
             refused = None
         except GrapnelError as error:
             refused = [type(error).__name__, str(error)]
-        say(found=found, problems=verify(folder), refused=refused)
+        say(found=found, phrases=covered, problems=verify(folder), refused=refused)
 
 
 # -- a failing disk -----------------------------------------------------------------------------------------------
@@ -145,6 +161,7 @@ def searchable(folder: Path, wanted: set[str]) -> None:
         for mode in ("dense", "lexical"):
             found = [hit.doc_id for hit in collection.search("anchor", k=1000, mode=mode).hits]
             assert sorted(found) == sorted(wanted), f"mode {mode} finds {len(found)} of {len(wanted)}"
+        assert set(phrases(collection)) == {len(wanted)}
     assert verify(folder) == [], verify(folder)
 
 
@@ -207,6 +224,21 @@ class Attempt:
         assert not list(folder.rglob(".*")), "temporary files were left behind"
         return error, spent
 
+    def rebuild(self, folder: Path, before: dict[str, Document], kind: str, count: int) -> tuple[str | None, int]:
+        """As `compact`, where the fields of phrases are all there is to do: whatever fails, fails there."""
+        with Collection.open(folder, writable=True) as collection:
+            collection.compact()
+            for file in folder.glob(f"{SHARD}/components/substring-*/0000/firsts.npy"):
+                file.unlink()
+            error, spent = self._failing(folder, kind, count, collection.compact)
+            damaged = bool(verify(folder))
+            assert error or not damaged
+            report = collection.compact()
+            assert set(report.built) == (set(collection.config.substring_fields()) if damaged else set())
+        searchable(folder, set(before))
+        assert not list(folder.rglob(".*")), "temporary files were left behind"
+        return error, spent
+
     def export(self, folder: Path, before: dict[str, Document], kind: str, count: int) -> tuple[str | None, int]:
         """A file that could not be written whole is not there at all."""
         target = folder / "out.tar"
@@ -234,6 +266,16 @@ class Attempt:
         searchable(folder, set(before))
         return error, spent
 
+    def create(self, folder: Path, before: dict[str, Document], kind: str, count: int) -> tuple[str | None, int]:
+        """What could not be created is created when that is repeated."""
+        del before
+        path = folder / "new.db"
+        error, spent = self._failing(folder, kind, count, lambda: DocumentStore(path, writable=True).close())
+        assert error or path.exists()
+        with closing(DocumentStore(path, writable=True)) as store, store.snapshot() as snapshot:
+            assert (snapshot.integrity(), snapshot.document_count()) == ("ok", 0)
+        return error, spent
+
     def open(self, folder: Path, before: dict[str, Document], kind: str, count: int) -> tuple[str | None, int]:
         """Opening for writing may be refused; reading works all the same."""
         opened = []
@@ -258,8 +300,8 @@ def disk(folder: Path, library: Path) -> None:
     """Say, per operation and kind of failure, which errors were seen."""
     attempt = Attempt(Disk(library), folder)
     rng = random.Random(1)
-    for operation in ("add", "compact", "export", "build", "open", "search"):
-        for kind, trials in (("full", 6), ("sync", 4)):
+    for operation in ("add", "compact", "rebuild", "export", "create", "build", "open", "search"):
+        for kind, trials in (("full", 20 if operation == "create" else 6), ("sync", 4)):
             error, whole = attempt(operation, kind, 1 << 40)
             assert error is None, f"{operation} failed on a disk with room: {error}"
             counts = sorted({0, *(rng.randrange(whole) for _ in range(trials - 1))}) if whole else []

@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,9 @@ from retrieval.collection import SHARD, Collection, build
 from retrieval.collection_config import CollectionConfig
 from retrieval.encoding import PIECE
 from retrieval.generation import read_current
+from retrieval.phrases import SubstringField
+from retrieval.phrases.grep import grep
+from retrieval.phrases.ngrams import ngrams
 from retrieval.types import Document
 from retrieval.vector_store import VectorStore
 from retrieval.verify import verify
@@ -75,7 +79,7 @@ def make_collection(folder: Path, config: CollectionConfig, seed: int = 0) -> Pa
 
 
 def ask(folder: Path) -> Answers:
-    """Everything that can be read: documents, single look-ups, every mode with and without filters."""
+    """Everything that can be read: documents, single look-ups, every mode with and without filters, phrases."""
     filters = [None, {"type": "eq", "key": "group", "value": 1}, {"type": "in", "key": "_id", "value": ["d1", "d35"]}]
     with Collection.open(folder) as collection:
         answers: Answers = {
@@ -89,6 +93,12 @@ def ask(folder: Path) -> Answers:
                 [(hit.doc_id, hit.score, hit.passage.text, dict(hit.metadata)) for hit in ranking.hits]
                 for condition in filters
                 for ranking in [collection.search("anchor w3 w5", k=100, mode=mode, filter=condition)]
+            ]
+        for name in collection.config.substring_fields():
+            answers[name] = [
+                answer(collection, phrase, field=name, limit=1000)
+                for phrase in ("anchor", "anchor w3", "w3 w5", "w7")
+                for answer in (grep, ngrams)
             ]
     return answers
 
@@ -132,10 +142,18 @@ class Whole(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, hashing_config: Callable[..., CollectionConfig]) -> Iterator[Whole]:
+def config(hashing_config: Callable[..., CollectionConfig]) -> CollectionConfig:
+    """A field of every kind that is built here, and of both forms of phrases."""
+    fields = {"phrases": SubstringField(), "packed": SubstringField(mode="compact")}
+    plain = hashing_config()
+    return replace(plain, fields={**plain.fields, **fields})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, config: CollectionConfig) -> Iterator[Whole]:
     parent = tmp_path_factory.mktemp("whole")
-    folder = make_collection(parent / "collection", hashing_config())
-    neighbour = make_collection(parent / "neighbour", hashing_config(), seed=10)
+    folder = make_collection(parent / "collection", config)
+    neighbour = make_collection(parent / "neighbour", config, seed=10)
     compacted = Path(shutil.copytree(folder, parent / "compacted"))
     compact(compacted)
     unharmed = ask(neighbour)
@@ -184,7 +202,7 @@ def test_damaged_derived_files_are_refused_and_rebuilt(memory_path: Path, whole:
         Path(SHARD, current),
         Path(SHARD, "CURRENT"),
     ]
-    assert len(files) > 25
+    assert len(files) > 45
 
     def break_and_repair(name: Path) -> None:
         folder = whole.copy(memory_path / f"{name.parent.name}-{name.name}")
@@ -454,7 +472,7 @@ def test_full_short_and_failing_writes_lose_nothing(memory_path: Path, whole: Wh
     failed = {
         (report["operation"], report["kind"]): [error for error in report["errors"] if error] for report in reports
     }
-    operations = ("add", "compact", "export", "build", "open", "search")
+    operations = ("add", "compact", "rebuild", "export", "create", "build", "open", "search")
     assert failed.keys() == {(operation, kind) for operation in operations for kind in ("full", "short", "sync")}
     for operation in operations:
         assert failed[operation, "short"] == [], "a short write is no error: the rest is written next"
@@ -488,16 +506,14 @@ def fill(disk: Path, left_bytes: int) -> Path:
 
 
 @pytest.mark.parametrize("left_bytes", [0, 30_000, 50_000])
-def test_a_disk_that_is_really_full(
-    small_disk: Path, whole: Whole, hashing_config: Callable[..., CollectionConfig], left_bytes: int
-) -> None:
+def test_a_disk_that_is_really_full(small_disk: Path, whole: Whole, config: CollectionConfig, left_bytes: int) -> None:
     folder = whole.copy(small_disk)
     more = documents_of(20, 400)
     operations: dict[str, Callable[[Collection], object]] = {
         "add": lambda collection: collection.add(more),
         "compact": lambda collection: collection.compact(),
         "export": lambda collection: export_collection(collection, small_disk / "out.tar"),
-        "build": lambda _: build(small_disk / "other", more, hashing_config()),
+        "build": lambda _: build(small_disk / "other", more, config),
     }
     with Collection.open(folder, writable=True) as collection:
         stored = {document.id for document in collection.documents()}
@@ -517,7 +533,7 @@ def test_a_disk_that_is_really_full(
         collection.compact()
         assert export_collection(collection, small_disk / "out.tar") == len(collection) == 400
         (small_disk / "out.tar").unlink()
-    build(small_disk / "other", more, hashing_config(), resume=(small_disk / "other").exists())
+    build(small_disk / "other", more, config, resume=(small_disk / "other").exists())
     assert verify(folder) == verify(small_disk / "other") == []
 
 
@@ -575,6 +591,7 @@ def test_a_read_only_folder_is_searched_and_not_written(open_place: Path, whole:
     for line, ids in zip(done.stdout.splitlines(), expected.values(), strict=True):
         report = json.loads(line)
         assert report["found"] == dict.fromkeys(MODES, ids)
+        assert report["phrases"] == [len(ids), len(ids)]
         assert report["problems"] == []
         kind, message = report["refused"]
         assert kind == "StorageError"

