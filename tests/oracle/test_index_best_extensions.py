@@ -67,7 +67,7 @@ def some_state(index: SubstringIndex, rng: np.random.Generator, beams: int) -> S
     return state
 
 
-@pytest.mark.parametrize("keep", [1, 6, 40, 5_000])
+@pytest.mark.parametrize("keep", [1, 6, 7, 30, 40, 5_000])
 @pytest.mark.parametrize("levels", [3, 50, None])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_best_are_those_of_the_masked_scores(
@@ -94,6 +94,37 @@ def test_tokens_that_never_follow_push_nobody_out(index: SubstringIndex) -> None
     found = best_extensions(index, state, scores, beams=1, keep=4)
     assert found.tokens.tolist() == [[8, -1, -1, -1]]
     assert found.scores.tolist() == [[-5, -np.inf, -np.inf, -np.inf]]
+
+
+def seven_and_rare(index: SubstringIndex) -> tuple[State, list[int]]:
+    """Return matches of token 7, whose tokens are tried, and of a rare one; and what follows this, several tokens."""
+    ones = index.extend(index.root(VOCAB), np.arange(VOCAB))
+    counts, (offsets, tokens, _) = index.count(ones), index.continuations(ones)
+    rare = int(np.flatnonzero((counts <= 5) & (np.diff(offsets) > 1))[0])
+    return ones[[7, rare]], tokens[offsets[rare] : offsets[rare + 1]].tolist()
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3, 7])
+def test_of_equal_scores_the_first_is_the_best(index: SubstringIndex, keep: int) -> None:
+    """The rare match fills the best at once, and of the other's tokens none occurs among those tried first."""
+    state, _ = seven_and_rare(index)
+    scores = np.zeros((2, VOCAB), np.float32)
+    scores[:, ::2] = -0.0
+    found = best_extensions(index, state, scores, beams=2, keep=keep)
+    assert (found.beams[0, 0], found.tokens[0, 0]) == (0, 8)
+    assert (found.beams.tolist(), found.tokens.tolist(), found.scores.tolist()) == masked(index, state, scores, 2, keep)
+
+
+def test_tokens_without_a_score(index: SubstringIndex) -> None:
+    """The score behind the last of a beam is the first of the next."""
+    state, follow = seven_and_rare(index)
+    rare = state[[1, 1]]
+    for width in follow[1:]:
+        scores = np.zeros((2, width), np.float32)
+        found = best_extensions(index, rare, scores, beams=2, keep=20)
+        assert (found.beams.tolist(), found.tokens.tolist(), found.scores.tolist()) == masked(
+            index, rare, scores, 2, 20
+        )
 
 
 def test_fewer_scores_than_tokens(index: SubstringIndex) -> None:
@@ -163,6 +194,14 @@ def test_scores_that_are_no_numbers(index: SubstringIndex) -> None:
     for state in (index.root(4), np.concatenate([rare[:2], index.starts(2)]), rare):
         with pytest.raises(RequestError, match="scores hold NaN"):
             best_extensions(index, state, scores, beams=2, keep=1)
+
+
+def test_a_score_that_is_no_number_among_worse_ones(index: SubstringIndex) -> None:
+    scores = np.zeros((1, VOCAB), np.float32)
+    scores[0, :5] = 1  # as many as are tried, and more
+    scores[0, 300] = np.nan
+    with pytest.raises(RequestError, match="scores hold NaN"):
+        best_extensions(index, index.root(1), scores, beams=1, keep=1)
 
 
 def test_no_query(index: SubstringIndex) -> None:

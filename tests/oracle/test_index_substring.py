@@ -12,7 +12,10 @@ import pytest
 
 from index.component import open_component
 from index.substring import load_substring, save_substring
-from index.substring_spec import MODES, Mode, SubstringSpec
+from index.substring_spec import MODES, Mode, ShardAbout, SubstringSpec
+from index.substring_text import Collector
+from index.suffix_array import SuffixArray, write_suffix_array
+from index.suffix_sort import suffix_order
 from index.types import Continuations, Locations, State, SubstringIndex
 
 Documents = Sequence[npt.NDArray[np.int64]]
@@ -36,7 +39,8 @@ CORPORA: dict[str, Callable[[], Documents]] = {
     "with empty documents": lambda: [np.array([], np.int64), *random_documents(4)[:5], np.array([], np.int64)] * 2,
     "only empty documents": lambda: [np.array([], np.int64)] * 3,
     "one token": lambda: [np.array([0])],
-    "one token again and again": lambda: [np.full(length, VOCAB - 1) for length in (100, 1, 0, 50)],
+    "whole blocks of a level": lambda: [np.random.default_rng(5).integers(1, 4, each) for each in (700, 0, 257)],
+    "one token again and again": lambda: [np.full(length, VOCAB - 1) for length in (600, 1, 0, 50)],
     "no document": list,
 }
 
@@ -104,9 +108,9 @@ def index(tmp_path: Path, corpus: Documents, mode: Mode) -> SubstringIndex:
     return load_substring(tmp_path / "index")
 
 
-def test_counts_and_places_of_a_thousand_ngrams(index: SubstringIndex, corpus: Documents) -> None:
+def test_counts_and_places_of_every_ngram_and_of_absent_ones(index: SubstringIndex, corpus: Documents) -> None:
     brute = Brute(corpus)
-    grams = [(), *brute.grams(5, 1_000)]
+    grams = [(), *sorted(brute.places), *brute.grams(5, 1_000)]
     state = matches(index, grams)
     expected = [brute.places.get(gram, []) for gram in grams]
     everything = [(number, place) for number, document in enumerate(corpus) for place in range(len(document))]
@@ -116,7 +120,7 @@ def test_counts_and_places_of_a_thousand_ngrams(index: SubstringIndex, corpus: D
     assert listed(index.locate(state, 3)) == [each[:3] for each in expected]
 
 
-def test_next_tokens_of_every_ngram_that_occurs(index: SubstringIndex, corpus: Documents) -> None:
+def check_next_tokens(index: SubstringIndex, corpus: Documents) -> None:
     brute = Brute(corpus)
     grams = sorted(brute.places)
     state = matches(index, grams)
@@ -125,6 +129,25 @@ def test_next_tokens_of_every_ngram_that_occurs(index: SubstringIndex, corpus: D
     ends = [sum(place + len(gram) == len(corpus[number]) for number, place in brute.places[gram]) for gram in grams]
     sums = np.array([sum(count for _, count in each) for each in found], np.int64)
     assert (sums == index.count(state) - np.array(ends, np.int64)).all()
+
+
+def test_next_tokens_of_every_ngram_that_occurs(index: SubstringIndex, corpus: Documents) -> None:
+    check_next_tokens(index, corpus)
+
+
+def test_next_tokens_that_were_counted_when_it_was_built(
+    tmp_path: Path, corpus: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.suffix_array._WIDE_ROWS", 1)
+    collector = Collector(VOCAB, 1 << 20)
+    for number, document in enumerate(corpus):
+        collector.add(document, number)
+    text, tables = collector.finish()
+    order = suffix_order(text[:-1], len(tables.alphabet))
+    write_suffix_array(tmp_path, text, tables, order, wide_share=50.0)
+    index = SuffixArray.open(tmp_path, tables, ShardAbout(1, 0))
+    assert index.wide.codes.tolist() == np.flatnonzero(np.diff(tables.firsts)).tolist(), "of all that occurs"
+    check_next_tokens(index, corpus)
 
 
 def test_next_tokens_of_nothing_and_of_a_beginning(index: SubstringIndex, corpus: Documents) -> None:

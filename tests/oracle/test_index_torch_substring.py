@@ -60,6 +60,18 @@ def test_answers_are_the_same(
     assert there.continuations(index.root(0)).offsets.tolist() == [0]
 
 
+def test_codes_of_16_bits_are_unsigned(tmp_path: Path) -> None:
+    rising = np.arange(40_000)
+    for mode in MODES:
+        save_substring(tmp_path / mode, [rising, rising[::-1]], SubstringSpec(40_000, mode=mode))
+        there = on_torch(load_substring(tmp_path / mode), "cpu")
+        begun = there.extend(there.root(3), np.array([32_765, 32_766, 32_767]))
+        state = there.extend(begun, np.array([32_766, 32_767, 32_768]))  # codes: these and one more
+        assert there.count(state).tolist() == [1, 1, 1]
+        offsets, tokens, _ = there.continuations(state)
+        assert (offsets.tolist(), tokens.tolist()) == ([0, 1, 2, 3], [32_767, 32_768, 32_769])
+
+
 def test_documents_of_nothing(tmp_path: Path) -> None:
     for mode in MODES:
         save_substring(tmp_path / mode, [np.array([], np.int64)] * 3, SubstringSpec(5, mode=mode))

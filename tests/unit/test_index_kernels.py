@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from index.errors import ConfigError
 from index.kernels import kernel, over_beams, popcount, usable_threads
+
+TESTS = Path(__file__).parents[1]
 
 
 @kernel
@@ -63,6 +66,83 @@ def test_what_fails_in_a_thread_is_raised() -> None:
 
     with pytest.raises(ValueError, match="half way"):
         over_beams(fail, np.full(8, 10**6), threads=2)
+
+
+def test_what_fails_in_another_thread_alone_is_raised() -> None:
+    caller, helped = threading.get_ident(), threading.Event()
+
+    def fail(_first: int, _last: int) -> None:
+        if threading.get_ident() != caller:
+            helped.set()
+            raise ValueError("not in the caller")
+        assert helped.wait(60)
+
+    with pytest.raises(ValueError, match="not in the caller"):
+        over_beams(fail, np.full(8, 10**6), threads=2)
+
+
+def test_after_a_failure_nothing_runs_any_more() -> None:
+    caller, helped = threading.get_ident(), threading.Event()
+    begun, ended = [], []
+
+    def fail(first: int, _last: int) -> None:
+        if threading.get_ident() == caller:
+            assert helped.wait(60)
+            raise ValueError("half way")
+        begun.append(first)
+        helped.set()
+        time.sleep(0.2)  # long after the caller has failed
+        ended.append(first)
+
+    with pytest.raises(ValueError, match="half way"):
+        over_beams(fail, np.full(8, 10**6), threads=2)
+    assert ended == begun, "what writes to arrays of the call has ended"
+    assert len(begun) < 7, "what has not begun does not begin"
+
+
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    code = """
+import os, sys, threading, warnings
+import numpy as np
+from index.kernels import over_beams
+
+def meet():
+    both = threading.Barrier(2)
+    over_beams(lambda first, last: both.wait(30), np.full(8, 10**6), threads=2)
+
+meet()
+warnings.simplefilter("ignore")  # of forking beside threads, which is what is tried
+child = os.fork()
+if child == 0:
+    meet()
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_loop_leaves_its_arrays(tmp_path: Path) -> None:
+    """Tests of the loops again, compiled so that a place out of bounds raises IndexError.
+
+    And for any processor of this kind: some give what is meant where a shift by 64 bits is undefined, some do not.
+    """
+    names = ("oracle/test_index_substring", "oracle/test_index_best_extensions", "unit/test_index_wavelet_matrix")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--basetemp", tmp_path / "tests"]
+    done = subprocess.run(
+        [*command, "-k", "not five_million and not threads", *(TESTS / f"{name}.py" for name in names)],
+        env={
+            **os.environ,
+            "NUMBA_BOUNDSCHECK": "1",
+            "NUMBA_CPU_NAME": "generic",
+            "NUMBA_CACHE_DIR": str(tmp_path / "loops"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list((tmp_path / "loops").rglob("*.nbc")), "they were compiled for this"
 
 
 def test_work_goes_on_alone_where_no_thread_can_be_started() -> None:

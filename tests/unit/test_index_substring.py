@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from index.alphabet import Alphabet
 from index.component import MANIFEST, open_component
 from index.errors import ConfigError, CorpusError, IndexFormatError, RequestError, ShapeError
 from index.substring import load_substring, open_shards, open_substring, save_substring, write_substring
@@ -50,6 +51,14 @@ def test_hand_computed_answers(saved: Path) -> None:
     assert [index.text(number).tolist() for number in range(4)] == [[3, 1, 4, 1, 5], [9, 2, 6], [], [1, 4]]
 
 
+def test_an_answer_may_need_more_room_than_the_one_before(tmp_path: Path) -> None:
+    save_substring(tmp_path / "index", [np.array([1, 1, 2, 1, 3, 1, 3])], SubstringSpec(4))
+    index = load_substring(tmp_path / "index")
+    for token, expected in ((3, ([1], [1])), (1, ([1, 2, 3], [1, 1, 2]))):
+        _, tokens, counts = index.continuations(index.extend(index.root(1), np.array([token])))
+        assert (tokens.tolist(), counts.tolist()) == expected
+
+
 def test_no_beams_are_answered(saved: Path) -> None:
     index = load_substring(saved)
     state = index.extend(index.root(0), np.array([], np.int64))
@@ -62,6 +71,23 @@ def test_equal_documents_make_equal_files(tmp_path: Path, saved: Path) -> None:
     mode = open_shards(saved)[0].spec.mode
     save_substring(tmp_path / "again", DOCUMENTS, SubstringSpec(10, tokenizer="digits", mode=mode))
     assert open_component(tmp_path / "again").sha256 == open_component(saved).sha256
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_blocks_change_nothing(tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done for 2^20 codes at a time is done for 7 at a time, the last block not full."""
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(0, 10, length) for length in (120, 0, 97, 180)]
+    save_substring(tmp_path / "whole", documents, SubstringSpec(10, mode=mode))
+    whole = load_substring(tmp_path / "whole")
+    state = np.concatenate([whole.extend(whole.root(10), np.arange(10)), whole.root(1), whole.starts(1)])
+    expected = whole.locate(state)
+    monkeypatch.setattr("index.substring_text._BLOCK", 7)
+    monkeypatch.setattr("index.fm_index._BLOCK", 7)
+    save_substring(tmp_path / "blocks", documents, SubstringSpec(10, mode=mode))
+    assert open_component(tmp_path / "blocks").sha256 == open_component(tmp_path / "whole").sha256
+    for found, known in zip(load_substring(tmp_path / "blocks").locate(state), expected, strict=True):
+        assert found.tolist() == known.tolist()
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------
@@ -85,6 +111,23 @@ def test_documents_that_cannot_be_indexed(tmp_path: Path, document: npt.NDArray[
 def test_a_document_larger_than_a_shard(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"document 1 has 8 tokens, a shard holds 7: split it, or raise shard_tokens"):
         write_substring(tmp_path, [np.arange(3), np.arange(8)], SubstringSpec(10, shard_tokens=8))
+
+
+@pytest.mark.parametrize(
+    ("spec", "shards"),
+    [
+        (SubstringSpec(255), 1),  # codes 0 to 255: 1 byte, 600 codes
+        (SubstringSpec(256), 2),  # 2 bytes: 300 codes
+        (SubstringSpec(65_535), 2),
+        (SubstringSpec(65_536), 3),  # 3 bytes: 200 codes
+        (SubstringSpec(65_536, shard_tokens=1_000), 2),  # 1,000 codes are not above 1,000
+    ],
+)
+def test_shards_end_where_their_bytes_can_be_sorted(
+    tmp_path: Path, spec: SubstringSpec, shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.substring.MOST_BYTES", 600)
+    assert write_substring(tmp_path, [np.arange(9)] * 60, spec)["shards"] == shards
 
 
 @pytest.mark.parametrize(
@@ -139,6 +182,37 @@ def test_states_of_another_index_are_refused(tmp_path: Path, saved: Path) -> Non
     grown[:, :, 1] += 100
     with pytest.raises(RequestError, match="state belongs to another index"):
         index.continuations(grown)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_states_of_equal_codes_are_refused(tmp_path: Path, mode: Mode) -> None:
+    """Codes are ranks: these texts differ in their symbols alone."""
+    for name, document in (("low", [1, 2]), ("high", [3, 4])):
+        save_substring(tmp_path / name, [np.array(document)], SubstringSpec(10, mode=mode))
+    low, high = (load_substring(tmp_path / name) for name in ("low", "high"))
+    for index, stranger in ((low, high), (high, low)):
+        with pytest.raises(RequestError, match="state belongs to another index"):
+            index.count(stranger.root(1))
+
+
+@pytest.mark.parametrize("rows", [(3, 2), (-1, 2), (-2, -1), (0, 15)])
+def test_states_of_rows_that_cannot_be_are_refused(saved: Path, rows: tuple[int, int]) -> None:
+    index = load_substring(saved)
+    state = index.root(2)
+    assert state[1, 0, :2].tolist() == [0, 14]
+    state[1, 0, :2] = rows
+    for ask in (index.count, index.continuations, index.locate, lambda it: index.extend(it, np.array([1, 1]))):
+        with pytest.raises(RequestError, match="state belongs to another index"):
+            ask(state)
+
+
+def test_no_state_reads_behind_the_text(tmp_path: Path) -> None:
+    save_substring(tmp_path / "index", DOCUMENTS, SPEC)
+    index = load_substring(tmp_path / "index")
+    state = index.root(1)
+    state[:, :, 2] += 1 << 31  # a match longer than any text: gigabytes behind its end
+    assert index.continuations(state).offsets.tolist() == [0, 0]
+    assert index.count(index.extend(state, np.array([1]))).tolist() == [0]
 
 
 def test_states_made_by_hand_write_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,3 +400,23 @@ def test_more_symbols_than_16_bits(tmp_path: Path) -> None:
             0,
         ]
         assert (index.text(1) == documents[1]).all()
+
+
+@pytest.mark.parametrize("symbols", [65_535, 65_536, 65_537])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_limits_of_16_bits(tmp_path: Path, mode: Mode, symbols: int) -> None:
+    """Codes are 1 to `symbols`, tokens 0 to `symbols` - 1: the largest of either needs a 17th bit one symbol later."""
+    last = symbols - 1
+    assert Alphabet(np.arange(symbols, dtype=np.uint32), symbols).dtype == (np.uint16 if last < 65_535 else np.uint32)
+    documents = [np.arange(symbols), np.array([last, 0, last])]
+    save_substring(tmp_path / "index", documents, SubstringSpec(symbols, mode=mode))
+    index = load_substring(tmp_path / "index")
+    for number, document in enumerate(documents):
+        assert (index.text(number) == document).all()
+    state = index.extend(index.root(3), np.array([last, 0, last - 1]))
+    assert index.count(state).tolist() == [3, 2, 1]
+    offsets, tokens, counts = index.continuations(state)
+    assert (offsets.tolist(), tokens.tolist(), counts.tolist()) == ([0, 1, 3, 4], [0, 1, last, last], [1] * 4)
+    offsets, numbers, places = index.locate(state)
+    assert (offsets.tolist(), numbers.tolist()) == ([0, 3, 5, 6], [0, 1, 1, 0, 1, 0])
+    assert places.tolist() == [last, 0, 2, 0, 1, last - 1]

@@ -1,6 +1,7 @@
 """The trie of titles: children and whole sequences against a search through all of them."""
 
 from collections import Counter
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,18 @@ def test_walking_down_at_random_ends_in_whole_titles_only(trie: TokenTrie, seque
 def test_a_component_counts(trie: TokenTrie, sequences: list[list[int]], tmp_path: Path) -> None:
     counts = open_component(tmp_path / "trie", kind="titles").counts
     assert counts == {"sequences": len(trie), "tokens": sum(map(len, sequences))}
+
+
+def test_prefixes_of_another_trie_are_refused(tmp_path: Path) -> None:
+    """Of other titles, and of titles whose codes are equal, because codes are ranks."""
+    tries = []
+    for name, sequences in (("one", [[1, 2]]), ("longer", [[1, 2, 1]]), ("equal codes", [[3, 4]])):
+        (tmp_path / name).mkdir()
+        write_trie(tmp_path / name, [np.array(sequence) for sequence in sequences], VOCAB)
+        tries.append(open_trie(tmp_path / name))
+    for trie, stranger in permutations(tries, 2):
+        with pytest.raises(RequestError, match="state belongs to another index"):
+            trie.count(stranger.root(1))
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
