@@ -1,11 +1,11 @@
 """The substring index: build, next tokens at four widths, extension, places, documents, lazy verification; both forms.
 
-python tests/bench/bench_substring.py [CORPUS ...]      Zipf tokens (a number of them) or wikispeedia
+python tests/bench/bench_substring.py [CORPUS ...]      Zipf tokens (a number of them), wikispeedia, or titles (a trie)
 
-Without arguments: 5000000, 50000000 and wikispeedia. A code is a token or a document's separator: what the reference
-(SEAL's FM-index, measured once and not run here) counts as a token. With one thread also what the reads of a call take
-by themselves, in the same run (substring_floors.py). Where torch has a GPU, also the next tokens and extensions of 300
-and 2,400 beams on it. Results: docs/results/substring.json.
+Without arguments: 5000000, 50000000, wikispeedia and titles. A code is a token or a document's separator: what the
+reference (SEAL's FM-index, measured once and not run here) counts as a token. With one thread also what the reads of a
+call take by themselves, in the same run (substring_floors.py). Where torch has a GPU, also the next tokens and extensions
+of 300 and 2,400 beams on it. Results: docs/results/substring.json.
 """
 
 import json
@@ -31,6 +31,7 @@ from index.kernels import usable_threads
 from index.substring import load_substring
 from index.substring_spec import MODES
 from index.suffix_array import SuffixArray
+from index.token_trie import open_trie, write_trie
 from index.torch_substring import on_torch
 from index.types import State, SubstringIndex
 
@@ -39,6 +40,7 @@ QUERY_BEAMS = 15
 WIDTHS = (10, 1_000, 100_000)
 RUNS = 7
 BUILDS = 3
+TITLES = 5_000_000
 DEVICE = "cuda:0"
 DEVICE_BEAMS = (300, 2_400)
 
@@ -143,6 +145,32 @@ def measure_device(folder: Path, whole: Corpus) -> dict[str, Any]:
     return result
 
 
+def measure_titles(count: int) -> dict[str, Any]:
+    """Return what a trie of `count` titles of 1 to 8 Zipf tokens takes, on one thread."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 9, count)
+    whole = corpus(str(int(sizes.sum())))
+    titles = np.split(whole.tokens, np.cumsum(sizes)[:-1])
+    folder = WORK / "substring-titles"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    start = time.perf_counter()
+    write_trie(folder, titles, whole.vocab_size)
+    wall = time.perf_counter() - start
+    trie = open_trie(folder, threads=1)
+    result: dict[str, Any] = {"titles": count, "tokens": len(whole.tokens), "build_s": wall}
+    result["bytes a title"] = sum(path.stat().st_size for path in folder.iterdir()) / count
+    some = rng.permutation(np.flatnonzero(sizes > 2))[:BEAMS]
+    state = trie.root(BEAMS)
+    for length in range(3):
+        result[f"children of {BEAMS} prefixes of {length} tokens"] = {
+            "ms": median_ms(lambda state=state: trie.children(state))  # type: ignore[misc]
+        }
+        state = trie.extend(state, np.array([titles[number][length] for number in some.tolist()], np.int64))
+    result[f"whole titles of {BEAMS} prefixes of 3 tokens"] = {"ms": median_ms(lambda: trie.complete(state))}
+    return result
+
+
 def built(folder: Path, mode: str, name: str) -> dict[str, Any]:
     runs = []
     for _ in range(BUILDS):
@@ -155,7 +183,12 @@ def built(folder: Path, mode: str, name: str) -> dict[str, Any]:
 
 def main() -> None:
     WORK.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or ["5000000", "50000000", "wikispeedia"]:
+    for name in sys.argv[1:] or ["5000000", "50000000", "wikispeedia", "titles"]:
+        if name == "titles":
+            titles = measure_titles(TITLES)
+            save("substring", name, titles)
+            print(json.dumps({name: titles}, indent=1), flush=True)
+            continue
         whole = corpus(name)
         for mode in MODES:
             folder = WORK / f"substring-{name}-{mode}"
