@@ -105,11 +105,10 @@ class ShardedSubstring:
         places = np.concatenate([each.places for each in answers])
         counts = np.bincount(owners, minlength=len(state))
         if limit is not None:
-            begins = np.cumsum(counts) - counts
-            order = order[np.arange(len(order)) - np.repeat(begins, counts) < limit]
+            firsts = begins(counts)[:-1]
+            order = order[np.arange(len(order)) - np.repeat(firsts, counts) < limit]
             counts = np.minimum(counts, limit)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return Locations(offsets, documents[order], places[order])
+        return Locations(begins(counts), documents[order], places[order])
 
     def text(self, document: int) -> npt.NDArray[np.int32]:
         """Return the tokens of a document, int32. Raises RequestError on one that does not exist."""
@@ -125,7 +124,7 @@ def _owners(offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _united(one: Continuations, other: Continuations, threads: int) -> Continuations:
-    """Return the tokens of both, with the counts of those that both have added."""
+    """Return the tokens of both, each once: where both have a token, its counts are added."""
     places = one.offsets + other.offsets
     tokens, counts = np.empty(places[-1], np.int32), np.empty(places[-1], np.int64)
     found = np.empty(len(places) - 1, np.int64)
@@ -137,7 +136,7 @@ def _united(one: Continuations, other: Continuations, threads: int) -> Continuat
 
     over_beams(work, np.diff(places) * _ENTRY_COST, threads)
     offsets = begins(found)
-    # There was room for all entries; what is shared leaves gaps between spans, which were never written to.
+    # There was room for all entries: what both have leaves a gap behind each span, which was never written to.
     for first, last in sorted(spans):
         size = offsets[last] - offsets[first]
         for array in (tokens, counts):
