@@ -144,7 +144,7 @@ def open_shards(
 def open_substring(folder: Path, *, tokenizer: str | None = None, threads: int | None = None) -> SubstringIndex:
     """Open the index of a folder: see open_shards."""
     _, shards = open_shards(folder, tokenizer=tokenizer, threads=threads)
-    return shards[0] if len(shards) == 1 else ShardedSubstring(shards)
+    return shards[0] if len(shards) == 1 else ShardedSubstring(shards, threads)
 
 
 def save_substring(

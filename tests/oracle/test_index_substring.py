@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from index.component import open_component
-from index.substring import load_substring, save_substring
+from index.substring import load_substring, open_shards, save_substring, write_substring
+from index.substring_shards import ShardedSubstring
 from index.substring_spec import MODES, Mode, ShardAbout, SubstringSpec
 from index.substring_text import Collector
 from index.suffix_array import SuffixArray, write_suffix_array
@@ -196,6 +197,35 @@ def test_shards_answer_as_a_whole(tmp_path: Path, mode: Mode) -> None:
     assert listed(whole.continuations(whole.root(1))) == listed(parts.continuations(parts.root(1)))
     assert listed(whole.continuations(whole.starts(1))) == listed(parts.continuations(parts.starts(1)))
     assert [parts.text(number).tolist() for number in range(len(corpus))] == [each.tolist() for each in corpus]
+
+
+def test_many_shards_unite_what_follows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(13)
+    equal = [rng.permutation(1_000) for _ in range(4)]
+    disjoint = [first + rng.permutation(1_000) for first in (1_000, 2_000, 3_000)]
+    overlapping = [rng.integers(500, 1_500, 1_000) for _ in range(3)]
+    documents = [*equal, *disjoint, np.array([], np.int64), *overlapping]
+    # No shard has room for two documents.
+    spec = SubstringSpec(4_100, shard_tokens=1_001)
+    write_substring(tmp_path, documents, spec)
+    following: dict[Gram, Counter[int]] = {}
+    for document in documents:
+        for token, after in pairwise(document.tolist()):
+            following.setdefault((token,), Counter())[after] += 1
+    following[()] = Counter(token for document in documents for token in document.tolist())
+    begun = Counter(document.tolist()[0] for document in documents if len(document))
+    # Tokens from 4,000 on occur nowhere. So many empty matches are work for several threads.
+    grams = [(int(token),) for token in rng.permutation(4_100)] + [()] * 100
+    grams = [grams[place] for place in rng.permutation(len(grams))]
+    expected = [sorted(each.items()) for each in [*(following.get(gram, Counter()) for gram in grams), begun]]
+    for threads in (1, 2, 7):
+        _, shards = open_shards(tmp_path, threads=1)
+        assert len(shards) == len(documents)
+        index = ShardedSubstring(shards, threads)
+        answer = index.continuations(np.concatenate([matches(index, grams), index.starts(1)]))
+        assert [each.dtype for each in answer] == [np.int64, np.int32, np.int64]
+        assert listed(answer) == expected
+        assert listed(index.continuations(index.root(0))) == []
 
 
 @pytest.fixture(scope="module")
