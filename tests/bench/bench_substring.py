@@ -4,8 +4,8 @@ python tests/bench/bench_substring.py [CORPUS ...]      Zipf tokens (a number of
 
 Without arguments: 5000000, 50000000, wikispeedia and titles. A code is a token or a document's separator: what the
 reference (SEAL's FM-index, measured once and not run here) counts as a token. With one thread also what the reads of a
-call take by themselves, in the same run (substring_floors.py). Where torch has a GPU, also the next tokens and extensions
-of 300 and 2,400 beams on it. Results: docs/results/substring.json.
+call take by themselves, in the same run (substring_floors.py). Where torch has a GPU, also the next tokens of 300 and
+2,400 beams on it. Results: docs/results/substring.json.
 """
 
 import json
@@ -133,14 +133,11 @@ def measure_device(folder: Path, whole: Corpus) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for beams in DEVICE_BEAMS:
         for width in WIDTHS:
-            state, behind = matches(index, whole.tokens, width, beams)
+            state, _ = matches(index, whole.tokens, width, beams)
             ours, theirs = moved.continuations(state), index.continuations(state)
             assert all((one == other).all() for one, other in zip(ours, theirs, strict=True))
             result[f"continuations of {beams} x {width}"] = {
                 "ms": median_ms(lambda state=state: moved.continuations(state))  # type: ignore[misc]
-            }
-            result[f"extend {beams} x {width}"] = {
-                "ms": median_ms(lambda state=state, behind=behind: moved.extend(state, behind))  # type: ignore[misc]
             }
     return result
 
