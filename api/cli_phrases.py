@@ -21,7 +21,7 @@ def grep_phrase(args: Namespace, output: Output) -> int:
     """Find every place of a phrase; exit status 0 where there is none, too."""
     with open_target(args) as target:
         found = target.grep(_spec(args, args.phrase))
-    head = f"{found['count']:,} times in {found['documents']:,} documents, as tokens {_spelled(found['tokens'])}\n"
+    head = f"places: {found['count']:,}, documents: {found['documents']:,}, tokens: {_spelled(found['tokens'])}\n"
     lines = [line for match in found["matches"] for line in _match_lines(match)]
     more = [Text(f"{hidden:,} more: --limit shows them")] if (hidden := found["count"] - len(found["matches"])) else []
     output.answer(found, Text(head, style="bold"), *lines, *more, *_notes(found["notes"]))
@@ -44,7 +44,7 @@ def ngrams_after(args: Namespace, output: Output) -> int:
     """Count an n-gram and its continuations; exit status 0 where it does not occur, too."""
     with open_target(args) as target:
         counted = target.ngrams(_spec(args, args.ngram))
-    head = Text(f"{counted['count']:,} times, as tokens {_spelled(counted['tokens'])}\n", style="bold")
+    head = Text(f"places: {counted['count']:,}, tokens: {_spelled(counted['tokens'])}\n", style="bold")
     output.answer(counted, head, *_notes(counted["notes"]), _continuations(counted))
     return 0
 

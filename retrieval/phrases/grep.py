@@ -126,4 +126,4 @@ def _occurs(covered: Covered, tokens: Tokens, other: str, why: str) -> Iterator[
         return
     state = covered.match(different)
     if covered.can_count(state) and (times := covered.count(state)):
-        yield f"{why}: {other!r} occurs {times:,} times"
+        yield f"{why}: {other!r} is there, places: {times:,}"

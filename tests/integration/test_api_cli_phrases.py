@@ -89,12 +89,12 @@ def test_an_n_gram_is_counted_with_what_follows(folder: Path) -> None:
 def test_people_read_them_too(folder: Path) -> None:
     done = grapnel("grep", folder, "fixed loop", "--limit", "2")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("4 times in 3 documents, as tokens fixed | loop\n")
+    assert done.stdout.startswith("places: 4, documents: 3, tokens: fixed | loop\n")
     assert "2  text 2-13\n" in done.stdout
     assert "2 more: --limit shows them" in done.stdout
     assert "\x1b" not in done.stdout, "documents do not steer the terminal"
     done = grapnel("ngrams", folder, "fixed loop")
-    assert done.stdout.startswith("4 times, as tokens fixed | loop\n")
+    assert done.stdout.startswith("places: 4, tokens: fixed | loop\n")
     assert "(a title or text ends)" in done.stdout
     done = grapnel("grep", folder, "zebra")
     assert (done.returncode, done.stderr) == (0, "")

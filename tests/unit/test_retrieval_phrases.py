@@ -177,7 +177,9 @@ def test_answers_say_why_nothing_matches(collection: Path) -> None:
     with Collection.open(collection) as opened:
         assert grep(opened, "The quick brown").notes == ()
         assert grep(opened, "brown red").notes == ()
-        assert grep(opened, "The quick red").notes == ("case counts in this field: 'the quick red' occurs 1 times",)
+        assert grep(opened, "The quick red").notes == (
+            "case counts in this field: 'the quick red' is there, places: 1",
+        )
         assert grep(opened, "The quick red", field="lower").count == 1
 
 
@@ -191,7 +193,7 @@ def test_a_tokenizer_that_tells_spaces_says_so(tmp_path: Path) -> None:
     with Collection.open(tmp_path / "c") as opened:
         found = grep(opened, "b")
         assert found.count == 4
-        assert found.notes == ("this tokenizer tells a word behind a space from one without: ' b' occurs 2 times",)
+        assert found.notes == ("this tokenizer tells a word behind a space from one without: ' b' is there, places: 2",)
         assert [(each.start, each.end) for each in grep(opened, " b").matches] == [(1, 3), (3, 5)]
         assert grep(opened, " b").notes == ()
         assert ngrams(opened, "B").count == 4, "lowered, as the documents are"
@@ -219,7 +221,7 @@ def test_notes_of_a_filtered_answer_are_of_the_documents_that_match(collection: 
         )
         assert grep(opened, "brown the", filter={"type": "eq", "key": "n", "value": 1}).notes == ()
         assert grep(opened, "The quick", filter=AFTER_THE_FIRST).notes[1:] == (
-            "case counts in this field: 'the quick' occurs 2 times",
+            "case counts in this field: 'the quick' is there, places: 2",
         )
         assert ngrams(opened, "the fox", filter=AFTER_THE_FIRST).notes == (
             "nothing follows: token 'fox', the last one, occurs in no document that matches",
