@@ -30,7 +30,11 @@ HERE = Path(__file__).parent
 ROUNDS = int(os.environ.get("GRAPNEL_CHAOS_ROUNDS", "5"))
 DIM = 64
 NAME = "chaos"
-FIELDS: dict[str, Any] = {"dense": {"kind": "dense", "encoder": "default"}, "lexical": {"kind": "lexical"}}
+FIELDS: dict[str, Any] = {
+    "dense": {"kind": "dense", "encoder": "default"},
+    "lexical": {"kind": "lexical"},
+    "phrases": {"kind": "substring"},
+}
 
 
 def _load(name: str) -> ModuleType:
