@@ -77,8 +77,8 @@ def best_extensions(
     state: B = Q * beams matches, those of a query together. scores: float32 (B, V), V <= index.vocab_size; -inf where a
     token must not follow. Scores are compared within a query, as given.
     Raises ShapeError on shape or dtype, RequestError on keep < 1, and on NaN among the scores that are looked at.
-    Cost: one pass over the scores, two where the best of them do not occur; memory: the continuations of
-    the rare matches, 12 bytes each, and Q * 8 * keep entries of 12 bytes.
+    Cost: one pass over the scores, two where the best of them do not occur. Memory: 12 bytes for each continuation of
+    the rare matches, and for Q * 8 * keep entries.
     """
     _check(index, state, scores, beams, keep)
     queries, width = len(state) // beams, scores.shape[1]

@@ -35,8 +35,8 @@ def kernel(function: _Function) -> _Function:
     """Compile a loop over arrays at its first call, for the types of that call; it runs without the GIL.
 
     The machine code is kept beside the module, or where numba finds a place (NUMBA_CACHE_DIR names one); where there is
-    none, each process compiles anew. A kernel may call kernels of its own module only: numba looks at no other file
-    when it decides whether the code it kept is current.
+    none, each process compiles anew. A kernel may call kernels of its own module and `popcount` only: numba looks at no
+    other file when it decides whether the code it kept is current.
     """
     compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
     try:

@@ -33,7 +33,6 @@ _WIDE_ROWS: Final = 4_096
 WIDE_SHARE: Final = 1 / 40
 """Bytes per code that the successors of the widest matches may take."""
 
-
 _SEARCH_COST: Final = 100
 _ROW_COST: Final = 2
 """Nanoseconds to extend a match, and to look at a row for its successors."""
