@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { BOTH, given, texts, titles } from "./web_check_tools.mjs";
+import { BOTH, answered, given, texts, titles } from "./web_check_tools.mjs";
 
 export const checks = {
   "is used by keyboard alone": async (open) => {
@@ -379,7 +379,7 @@ export const checks = {
     assert.deepEqual(JSON.parse(given(page).get("filter")), { type: "eq", key: "year", value: 2020 });
     await page.goto(`${settings.url}/?q=otters&doc=plain`);
     await page.getByRole("link", { name: "More like this" }).click();
-    await page.waitForSelector(".hit");
+    await answered(page); // until then the hits of the search before stay in sight
     assert.equal(given(page).get("like"), "plain");
     assert.equal((await titles(page)).includes("Otters"), false, "a document is not like itself");
     await page.getByRole("button", { name: "Stop searching for similar" }).click();
