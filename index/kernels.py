@@ -1,4 +1,4 @@
-"""Compiled loops: how they are made, how many threads run them, and the one instruction that numba does not offer."""
+"""Compiled loops: how they are made, how many threads run them, and two instructions that numba does not offer."""
 
 import functools
 import itertools
@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
 from numba.core import caching, types
 from numba.extending import intrinsic
 
@@ -35,8 +36,8 @@ def kernel(function: _Function) -> _Function:
     """Compile a loop over arrays at its first call, for the types of that call; it runs without the GIL.
 
     The machine code is kept beside the module, or where numba finds a place (NUMBA_CACHE_DIR names one); where there is
-    none, each process compiles anew. A kernel may call kernels of its own module and `popcount` only: numba looks at no
-    other file when it decides whether the code it kept is current.
+    none, each process compiles anew. A kernel may call kernels of its own module, `popcount` and `word_at` only: numba
+    looks at no other file when it decides whether the code it kept is current.
     """
     compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
     try:
@@ -78,6 +79,19 @@ def _popcount(_context: Any, word: Any) -> Any:
 
 popcount: Any = intrinsic(_popcount)
 """Within kernels: the number of ones of a uint64, as uint64."""
+
+
+def _word_at(_context: Any, octets: Any, _place: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        begin = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        word = builder.gep(begin, [arguments[1]])
+        return builder.load(builder.bitcast(word, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(octets, types.uint64), generate
+
+
+word_at: Any = intrinsic(_word_at)
+"""Within kernels: the 8 bytes of a uint8 array from a place on, which need not be aligned, as uint64; not checked."""
 
 
 def usable_threads(asked: int | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from index.alphabet import MOST_TOKENS
 from index.errors import ConfigError, IndexFormatError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FILE: Final = "substring.json"
 
 Mode: TypeAlias = Literal["fast", "compact"]

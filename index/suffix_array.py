@@ -1,7 +1,8 @@
 """The fast form: the text, and where its suffixes begin in sorted order; both memory-mapped.
 
     text.npy       uint16 | uint32 (N + D + 1,): codes, see index.substring_text
-    suffixes.npy   uint32 (N + D,): places of the text, by the order of the suffixes that begin there
+    suffixes.npy   uint8: places of the text, by the order of the suffixes that begin there; as many bits each as the
+                   largest needs, without gaps: see index.suffix_array_kernels
     wide_*.npy     the successors of the most frequent codes, counted when it was built: codes (W,), offsets (W + 1,),
                    next (E,) and counts (E,)
 
@@ -16,22 +17,25 @@ import numpy as np
 import numpy.typing as npt
 
 from index.alphabet import SEPARATOR, Codes
-from index.array_file import map_array, write_array
+from index.array_file import map_array, write_array, write_header
 from index.errors import IndexFormatError
 from index.kernels import over_beams
 from index.substring_ranges import Int64, Ranges, Slots, Uint32
 from index.substring_shard import SubstringShard
 from index.substring_spec import ShardAbout
 from index.substring_text import Tables
-from index.suffix_array_kernels import narrow, successors
+from index.suffix_array_kernels import narrow, pack, successors, unpack
 from index.suffix_sort import Order
 from index.types import State
 
 _WIDE_ROWS: Final = 4_096
 """Matches of fewer rows are counted when asked for: microseconds."""
 
-WIDE_SHARE: Final = 1 / 40
-"""Bytes per code that the successors of the widest matches may take."""
+_BEHIND: Final = 8
+"""Bytes behind the last place, so that a word may be read there."""
+
+_BLOCK: Final = 1 << 20
+"""Places packed at a time, a multiple of 8: so each block begins a byte."""
 
 _SEARCH_COST: Final = 100
 _ROW_COST: Final = 2
@@ -47,17 +51,25 @@ class Wide(NamedTuple):
     counts: Uint32
 
 
-class SuffixArray(SubstringShard):
-    """A SubstringIndex of 6 bytes a code with 16-bit codes. Place of a text: one read; a document: a slice.
+class Sorted(NamedTuple):
+    """A text and the places of its suffixes, sorted. text: codes (N + D + 1,). packed: uint8. bits: of a place."""
 
-    text, suffixes, wide: as above; read-only arrays.
+    text: Codes
+    packed: npt.NDArray[np.uint8]
+    bits: int
+
+
+class SuffixArray(SubstringShard):
+    """A SubstringIndex of 5 to 6 bytes a code with 16-bit codes. Place of a text: one read; a document: a slice.
+
+    array, wide: as above; read-only arrays. rows: how many suffixes there are.
     """
 
     def __init__(
-        self, tables: Tables, text: Codes, suffixes: Uint32, wide: Wide, identity: int, threads: int | None = None
+        self, tables: Tables, array: Sorted, wide: Wide, rows: int, identity: int, threads: int | None = None
     ) -> None:
-        super().__init__(tables, len(suffixes), identity, threads)
-        self.array = (text, suffixes)
+        super().__init__(tables, rows, identity, threads)
+        self.array = array
         self.wide = wide
 
     def _extended(self, ranges: Ranges, codes: Int64) -> tuple[Int64, Int64]:
@@ -77,14 +89,11 @@ class SuffixArray(SubstringShard):
         over_beams(work, widths * _ROW_COST, self.threads)
 
     def _positions(self, ranges: Ranges, bounds: Int64, positions: Uint32) -> None:
-        _, suffixes = self.array
         for beam in np.flatnonzero(ranges.depths):
-            rows = slice(ranges.lows[beam], ranges.highs[beam])
-            positions[bounds[beam] : bounds[beam + 1]] = suffixes[rows]
+            unpack(self.array.packed, self.array.bits, ranges.lows[beam], positions[bounds[beam] : bounds[beam + 1]])
 
     def _codes(self, document: int) -> npt.NDArray[Any]:
-        text, _ = self.array
-        return text[int(self.tables.starts[document]) + 1 : int(self.tables.starts[document + 1])]
+        return self.array.text[int(self.tables.starts[document]) + 1 : int(self.tables.starts[document + 1])]
 
     def ended(self, state: State) -> State:
         """Return the occurrences of each match at the end of a document. Cost: as `extend`."""
@@ -101,41 +110,73 @@ class SuffixArray(SubstringShard):
 
         Raises IndexFormatError where the files do not fit together.
         """
-        text, suffixes = (map_array(folder / f"{name}.npy", ndim=1) for name in ("text", "suffixes"))
+        rows = tables.codes if rows is None else rows
+        array = _map_sorted(folder, tables)
         wide = Wide(*(map_array(folder / f"wide_{name}.npy", ndim=1) for name in Wide._fields))
-        fits = text.dtype == wide.next.dtype == tables.alphabet.dtype and {
-            each.dtype for each in (suffixes, wide.codes, wide.offsets, wide.counts)
+        fits = array.text.dtype == wide.next.dtype == tables.alphabet.dtype and {
+            each.dtype for each in (wide.codes, wide.offsets, wide.counts)
         } == {np.dtype(np.uint32)}
         if (
             not fits
-            or (len(text), len(suffixes)) != (tables.codes + 1, tables.codes if rows is None else rows)
+            or array.packed.dtype != np.uint8
+            or (len(array.text), len(array.packed)) != (tables.codes + 1, packed_bytes(rows, array.bits))
             or len(wide.offsets) != len(wide.codes) + 1
             or not wide.offsets[-1] == len(wide.next) == len(wide.counts)
         ):
             raise IndexFormatError(f"{folder}: text and suffixes do not fit together: rebuild it")
-        return cls(tables, text, suffixes, wide, about.identity, threads)
+        return cls(tables, array, wide, rows, about.identity, threads)
 
 
-def write_suffix_array(folder: Path, text: Codes, tables: Tables, order: Order, wide_share: float = WIDE_SHARE) -> None:
+def _map_sorted(folder: Path, tables: Tables) -> Sorted:
+    text, packed = (map_array(folder / f"{name}.npy", ndim=1) for name in ("text", "suffixes"))
+    return Sorted(text, packed, _place_bits(tables))
+
+
+def _place_bits(tables: Tables) -> int:
+    return max(1, (tables.codes - 1).bit_length())
+
+
+def packed_bytes(rows: int, bits: int) -> int:
+    """Return the bytes of that many places of `bits` bits each."""
+    return -(-rows * bits // 8) + _BEHIND
+
+
+def write_suffix_array(folder: Path, text: Codes, tables: Tables, order: Order, wide_bytes: int | None = None) -> None:
     """Write the files above.
 
-    text: codes (N + D + 1,). order: `suffix_order(text[:-1])`, or its beginning. wide_share: bytes that wide_* may
-    take, for each suffix.
+    text: codes (N + D + 1,). order: `suffix_order(text[:-1])`, or its beginning. wide_bytes: what wide_* may take;
+    None = what packing leaves of 4 bytes a place.
     """
+    bits = _place_bits(tables)
+    if wide_bytes is None:
+        wide_bytes = len(order) * (32 - bits) // 8
     write_array(folder / "text.npy", text)
-    write_array(folder / "suffixes.npy", order)
-    for name, values in zip(Wide._fields, _widest(text, tables, order, wide_share), strict=True):
+    write_packed(folder / "suffixes.npy", order, bits)
+    wide = _widest(_map_sorted(folder, tables), tables, len(order), wide_bytes)
+    for name, values in zip(Wide._fields, wide, strict=True):
         write_array(folder / f"wide_{name}.npy", values)
 
 
-def _widest(text: Codes, tables: Tables, order: Order, share: float) -> Wide:
-    """Return the successors of the most frequent codes that fit into the bytes allowed for them, the widest first."""
-    firsts = tables.firsts[tables.firsts <= len(order)].astype(np.int64)
+def write_packed(path: Path, order: Order, bits: int) -> None:
+    """Write places packed, block by block: beside the order there is no room for them all."""
+    with path.open("wb") as file:
+        write_header(file, "|u1", (packed_bytes(len(order), bits),))
+        block = np.empty(_BLOCK * bits // 8, np.uint8)
+        for first in range(0, len(order), _BLOCK):
+            places = order[first : first + _BLOCK]
+            pack(places, bits, block)
+            file.write(block[: -(-len(places) * bits // 8)].data)
+        file.write(bytes(_BEHIND))
+
+
+def _widest(array: Sorted, tables: Tables, rows: int, spare: int) -> Wide:
+    """Return the successors of the most frequent codes that fit into `spare` bytes, the widest first."""
+    firsts = tables.firsts[tables.firsts <= rows].astype(np.int64)
     widths = np.diff(firsts)
-    nothing = Wide(np.empty(0, np.uint32), np.zeros(1, np.uint32), np.empty(0, text.dtype), np.empty(0, np.uint32))
-    spare = int(share * len(order))
-    for array in (text, order, *nothing):
-        array.flags.writeable = False  # as memory maps are: so the loop is compiled once
+    empty = np.empty(0, np.uint32)
+    nothing = Wide(empty, np.zeros(1, np.uint32), np.empty(0, array.text.dtype), empty)
+    for each in nothing:
+        each.flags.writeable = False  # as memory maps are: so the loop is compiled once
     chosen: dict[int, tuple[Codes, Uint32]] = {}
     for code in np.argsort(-widths, kind="stable").tolist():
         if widths[code] < _WIDE_ROWS:
@@ -143,13 +184,13 @@ def _widest(text: Codes, tables: Tables, order: Order, share: float) -> Wide:
         room = min(int(widths[code]), len(tables.alphabet)) + 1
         ranges = Ranges(firsts[code : code + 1], firsts[code + 1 : code + 2], np.ones(1, np.int64))
         slots = Slots(np.array([0, room]), np.empty(room, np.uint32), np.empty(room, np.uint32), np.zeros(1, np.int64))
-        successors((text, order), tables.firsts, nothing, ranges, slots, 0, 1)
+        successors(array, tables.firsts, nothing, ranges, slots, 0, 1)
         found = int(slots.found[0])
-        needed = found * (text.itemsize + slots.counts.itemsize) + 2 * slots.counts.itemsize
+        needed = found * (array.text.itemsize + slots.counts.itemsize) + 2 * slots.counts.itemsize
         if needed > spare:
             continue  # a less frequent one may fit
         spare -= needed
-        chosen[code] = (slots.codes[:found].astype(text.dtype), slots.counts[:found])
+        chosen[code] = (slots.codes[:found].astype(array.text.dtype), slots.counts[:found])
     if not chosen:
         return nothing
     ascending = sorted(chosen)

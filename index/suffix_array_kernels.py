@@ -1,27 +1,65 @@
-"""Compiled loops over a suffix array: the runs of next codes in a range of rows, and the search for one code."""
+"""Compiled loops over a suffix array: the runs of next codes in a range of rows, and the search for one code.
+
+Its places are packed: `bits` bits each, from the lowest bit of the first byte on, and 8 bytes behind the last so that a
+word may be read at each.
+"""
 
 from typing import Any, Final
 
 import numpy as np
 
-from index.kernels import kernel
+from index.kernels import kernel, word_at
 
 _BLOCK: Final = 256
 """Rows read before they are compared: reads that do not wait for each other are an order faster than a search."""
 
 
 @kernel
-def _next(text: Any, suffixes: Any, row: Any, depth: Any) -> Any:
-    """Return the code behind the match of a row; at most the last of the text, whatever a state says."""
-    return text[np.uint64(min(np.int64(suffixes[row]) + depth, len(text) - 1))]
+def pack(places: Any, bits: Any, packed: Any) -> None:
+    """Write places, uint32 (n,), packed. packed: uint8 of at least n * bits / 8, rounded up; n of 8s but at the end."""
+    word = np.uint64(0)
+    ready = np.uint64(0)
+    out = 0
+    for row in range(len(places)):
+        word |= np.uint64(places[row]) << ready
+        ready += np.uint64(bits)
+        while ready >= np.uint64(8):
+            packed[out] = word & np.uint64(255)
+            out += 1
+            word >>= np.uint64(8)
+            ready -= np.uint64(8)
+    if ready > np.uint64(0):
+        packed[out] = word & np.uint64(255)
 
 
 @kernel
-def _lower(text: Any, suffixes: Any, low: Any, high: Any, depth: Any, code: Any) -> Any:
+def unpack(packed: Any, bits: Any, low: Any, places: Any) -> None:
+    """Write the places of rows from `low` on, as many as there is room for. places: uint32 (n,)."""
+    for row in range(np.uint64(len(places))):
+        places[row] = _place(packed, bits, np.uint64(low) + row)
+
+
+@kernel
+def _place(packed: Any, bits: Any, row: Any) -> Any:
+    # At most 31 bits begin at most 7 bits into a byte: they lie within the word.
+    first = np.uint64(row) * np.uint64(bits)
+    word = word_at(packed, first >> np.uint64(3)) >> (first & np.uint64(7))
+    return np.int64(word & ((np.uint64(1) << np.uint64(bits)) - np.uint64(1)))
+
+
+@kernel
+def _next(array: Any, row: Any, depth: Any) -> Any:
+    """Return the code behind the match of a row; at most the last of the text, whatever a state says."""
+    place = _place(array.packed, array.bits, row)
+    return array.text[np.uint64(min(place + depth, len(array.text) - 1))]
+
+
+@kernel
+def _lower(array: Any, low: Any, high: Any, depth: Any, code: Any) -> Any:
     """Return the first row in [low, high) whose next code is at least `code`, or high."""
     while low < high:
         middle = (low + high) >> 1
-        if _next(text, suffixes, middle, depth) < code:
+        if _next(array, middle, depth) < code:
             low = middle + 1
         else:
             high = middle
@@ -29,28 +67,27 @@ def _lower(text: Any, suffixes: Any, low: Any, high: Any, depth: Any, code: Any)
 
 
 @kernel
-def _run_end(text: Any, suffixes: Any, low: Any, high: Any, depth: Any, code: Any) -> Any:
+def _run_end(array: Any, low: Any, high: Any, depth: Any, code: Any) -> Any:
     """Return the first row in [low, high) whose next code is above `code`, or high: near ones are found sooner."""
     step = 1
-    while low + step < high and _next(text, suffixes, low + step, depth) <= code:
+    while low + step < high and _next(array, low + step, depth) <= code:
         low += step
         step *= 2
-    return _lower(text, suffixes, low, min(low + step, high), depth, code + 1)
+    return _lower(array, low, min(low + step, high), depth, code + 1)
 
 
 @kernel
 def narrow(array: Any, firsts: Any, ranges: Any, codes: Any, new: Any, first: int, last: int) -> None:
     """Write the rows of beams [first, last) whose next code is codes[b]. Cost: some log2(rows) random reads."""
-    text, suffixes = array
     new_lows, new_highs = new
     for beam in range(first, last):
         high, depth, code = ranges.highs[beam], ranges.depths[beam], codes[beam]
         if depth == 0 and ranges.lows[beam] < high:
             new_lows[beam], new_highs[beam] = firsts[code], firsts[code + 1]
             continue
-        low = _lower(text, suffixes, ranges.lows[beam], high, depth, code)
+        low = _lower(array, ranges.lows[beam], high, depth, code)
         new_lows[beam] = low
-        new_highs[beam] = _run_end(text, suffixes, low, high, depth, code)
+        new_highs[beam] = _run_end(array, low, high, depth, code)
 
 
 @kernel
@@ -59,7 +96,6 @@ def successors(array: Any, firsts: Any, wide: Any, ranges: Any, slots: Any, firs
 
     Cost: a random read a row, but long runs are skipped: with d successors of w rows, at most some d (256 + 2 log2(w)).
     """
-    text, suffixes = array
     codes, counts = slots.codes, slots.counts
     one = np.uint64(1)
     # Places are unsigned, because signed ones are first looked at for counting from the end: three times the time.
@@ -72,7 +108,7 @@ def successors(array: Any, firsts: Any, wide: Any, ranges: Any, slots: Any, firs
         # Rows that were not sorted for this depth, of a state made by hand, have more runs than there is room for.
         end = np.uint64(slots.places[beam + 1]) - one
         if depth == 1:
-            code = _next(text, suffixes, row, 0)
+            code = _next(array, row, 0)
             known = _wide_entry(wide.codes, code)
             if known >= 0 and firsts[code] == row and firsts[code + 1] == high:
                 for entry in range(wide.offsets[known], wide.offsets[known + 1]):
@@ -87,7 +123,7 @@ def successors(array: Any, firsts: Any, wide: Any, ranges: Any, slots: Any, firs
             stop = min(row + _BLOCK, high)
             size = np.uint64(stop - row)
             for index in range(size):
-                block[index + one] = _next(text, suffixes, np.uint64(row) + index, depth)
+                block[index + one] = _next(array, np.uint64(row) + index, depth)
             before = place
             for index in range(size):
                 # Where its run begins is written of every row, and stays of the first: no branch to mispredict.
@@ -98,7 +134,7 @@ def successors(array: Any, firsts: Any, wide: Any, ranges: Any, slots: Any, firs
             block[0] = block[size]
             row = stop
             if place == before and row < high:
-                row = _run_end(text, suffixes, row - 1, high, depth, np.int64(block[0]))
+                row = _run_end(array, row - 1, high, depth, np.int64(block[0]))
         slots.found[beam] = place - begin
         if place > begin:
             for entry in range(begin, place - one):

@@ -5,7 +5,7 @@
     text.npy suffixes.npy wide_*.npy       see index.suffix_array, but only the N suffixes that begin a sequence
 
 Sequences that share a prefix are neighbours, so a node is a range of them and its children are the runs of the next
-token: 2 bytes a token and 6 a sequence with 16-bit codes, whatever the number of nodes.
+token: 2 bytes a token and up to 6 a sequence with 16-bit codes, whatever the number of nodes.
 """
 
 import json
@@ -26,10 +26,10 @@ from index.suffix_array import SuffixArray, write_suffix_array
 from index.suffix_sort import MOST_BYTES, code_bytes, suffix_order
 from index.types import Continuations, State
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FILE: Final = "trie.json"
 
-_WIDE_SHARE: Final = 8.0
+_WIDE_BYTES: Final = 8
 """Bytes per sequence that the children of the root may take: it has too many rows to be looked through every time."""
 
 
@@ -111,7 +111,7 @@ def write_trie(
     # Beginnings sort before everything else.
     beginnings = suffix_order(text[:-1], len(tables.alphabet))[:count]
     tables.write(folder)
-    write_suffix_array(folder, text, tables, beginnings, _WIDE_SHARE)
+    write_suffix_array(folder, text, tables, beginnings, _WIDE_BYTES * count)
     identity = zlib.crc32(text.data, zlib.crc32(tables.alphabet.tokens.data, 2)) & 0x7FFFFFFF
     about = {"format": FORMAT, "vocab_size": vocab_size, "tokenizer": tokenizer, "identity": identity}
     (folder / FILE).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")

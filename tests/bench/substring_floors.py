@@ -12,6 +12,7 @@ import numpy.typing as npt
 from report import times_ms
 
 from index.fm_index import FMIndex
+from index.kernels import word_at
 from index.suffix_array import SuffixArray
 from index.types import Continuations, State
 
@@ -20,12 +21,14 @@ LINE_WORDS = 8
 
 
 @numba.njit(nogil=True)
-def _row_reads(text: Any, suffixes: Any, lows: Any, highs: Any, depths: Any) -> Any:
+def _row_reads(text: Any, packed: Any, bits: Any, lows: Any, highs: Any, depths: Any) -> Any:
     total = 0
     for beam in range(len(lows)):
         depth = np.uint64(depths[beam])
         for row in range(np.uint64(lows[beam]), np.uint64(highs[beam])):
-            total += text[suffixes[row] + depth]
+            bit = row * np.uint64(bits)
+            place = word_at(packed, bit >> np.uint64(3)) >> (bit & np.uint64(7))
+            total += text[(place & ((np.uint64(1) << np.uint64(bits)) - np.uint64(1))) + depth]
     return total
 
 

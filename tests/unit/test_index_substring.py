@@ -15,6 +15,8 @@ from index.errors import ConfigError, CorpusError, IndexFormatError, RequestErro
 from index.substring import load_substring, open_shards, open_substring, save_substring, write_substring
 from index.substring_shards import ShardedSubstring
 from index.substring_spec import FILE, MODES, Mode, SubstringSpec
+from index.suffix_array import packed_bytes, write_packed
+from index.suffix_array_kernels import unpack
 from index.types import Continuations, Locations, State, SubstringIndex
 
 DOCUMENTS = [np.array([3, 1, 4, 1, 5]), np.array([9, 2, 6]), np.array([], np.int64), np.array([1, 4])]
@@ -215,6 +217,24 @@ def test_no_state_reads_behind_the_text(tmp_path: Path) -> None:
     assert index.count(index.extend(state, np.array([1]))).tolist() == [0]
 
 
+@pytest.mark.parametrize("bits", [1, 7, 8, 9, 23, 30, 31])
+def test_places_are_packed_without_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+    monkeypatch.setattr("index.suffix_array._BLOCK", 16)
+    for count in (0, 1, 15, 16, 40):
+        places = np.random.default_rng(count).integers(0, 1 << bits, count).astype(np.uint32)
+        places[-2:] = (1 << bits) - 1
+        write_packed(tmp_path / "places.npy", places, bits)
+        packed = np.load(tmp_path / "places.npy")
+        assert np.unpackbits(packed, bitorder="little")[: count * bits].tolist() == [
+            place >> bit & 1 for place in places.tolist() for bit in range(bits)
+        ]
+        assert len(packed) == packed_bytes(count, bits) == (count * bits + 7) // 8 + 8
+        for low in range(count):
+            some = np.empty(count - low, np.uint32)
+            unpack(packed, bits, low, some)
+            assert (some == places[low:]).all()
+
+
 def test_states_made_by_hand_write_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A state may be any rows at any depth. What follows is then no answer, but fits the room of its beam."""
     monkeypatch.setattr("index.suffix_array._WIDE_ROWS", 1)  # tables of successors, for all rows of a code
@@ -291,7 +311,7 @@ def test_files_of_two_indexes_do_not_mix(tmp_path: Path, saved: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda about: about.update(format=2), "has format 2, this grapnel reads 1"),
+        (lambda about: about.update(format=1), "has format 1, this grapnel reads 2"),
         (lambda about: about.pop("shards"), "is damaged"),
         (lambda about: about["spec"].update(mode="quick"), "is damaged"),
         (lambda about: about.update(shards=[], tokens=0, documents=0), "is damaged .there are no shards"),

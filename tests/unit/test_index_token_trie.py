@@ -118,7 +118,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         trie.extend(trie.root(1), np.array([VOCAB]))
     content = (folder / FILE).read_text()
     for damaged, message in (
-        (content.replace('"format": 1', '"format": 2'), "format 2"),
+        (content.replace('"format": 2', '"format": 1'), "format 1"),
         (content.replace("vocab_size", "size"), "is damaged"),
         (content[:-5], "is damaged"),
     ):
