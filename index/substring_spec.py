@@ -12,7 +12,7 @@ FORMAT: Final = 2
 FILE: Final = "substring.json"
 
 Mode: TypeAlias = Literal["fast", "compact"]
-"""fast: suffix array, 6 bytes a token with 16-bit codes. compact: FM-index, about 2.4."""
+"""fast: suffix array, at most 6 bytes a token with 16-bit codes. compact: FM-index, about 2.4."""
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 

@@ -60,7 +60,7 @@ class Sorted(NamedTuple):
 
 
 class SuffixArray(SubstringShard):
-    """A SubstringIndex of 5 to 6 bytes a code with 16-bit codes. Place of a text: one read; a document: a slice.
+    """A SubstringIndex of at most 6 bytes a code with 16-bit codes. Place of a text: one read; a document: a slice.
 
     array, wide: as above; read-only arrays. rows: how many suffixes there are.
     """

@@ -17,7 +17,7 @@ class SubstringField:
 
     tokenizer: a model folder, "all-MiniLM-L6-v2" (packaged) or a model hub name; only its tokenizer.json is read, so a
         folder with that file alone will do. An encoder's path gives the tokens that the encoder reads.
-    mode: "fast", 6 bytes a token with up to 65,535 different ones, or "compact", about 2.4, for slower answers.
+    mode: "fast", at most 6 bytes a token with up to 65,535 different ones, or "compact", about 2.4, for slower answers.
     case: "lower" lowers all text before it is tokenized; "keep" leaves that to the tokenizer, some of which lower, too.
     Raises ConfigError on an empty tokenizer.
     """

@@ -38,7 +38,7 @@ from index.types import State, SubstringIndex
 BEAMS = 300
 QUERY_BEAMS = 15
 WIDTHS = (10, 1_000, 100_000)
-RUNS = 7
+RUNS = 21
 BUILDS = 3
 TITLES = 5_000_000
 DEVICE = "cuda:0"
