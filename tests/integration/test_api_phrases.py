@@ -271,6 +271,13 @@ def test_a_look_at_places_ends_when_its_client_leaves(
     assert grep(client, "zebra", timeout_ms=SHORT_MS)["count"] == 0
 
 
+def test_a_server_that_looked_at_places_ends_as_soon_as_it_is_told_to(busy: tuple[Any, httpx.Client]) -> None:
+    server, client = busy
+    assert grep(client, "hen hen")["count"] > 100_000, "enough for threads that help"
+    assert server.stop() == 0
+    assert "ended while work was under way" not in server.log_text()
+
+
 def test_a_field_is_made_over_http_as_it_is_asked_for(clients: dict[str, httpx.Client]) -> None:
     about = ok(clients["admin"].get(C))["fields"]
     assert {name: (about[name]["mode"], about[name]["case"]) for name in ("phrases", "kept")} == {

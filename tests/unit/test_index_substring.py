@@ -98,7 +98,8 @@ def test_a_look_at_places_can_be_ended_between_blocks(
 ) -> None:
     """Token 5 is in 20 places, token 6 in 20: 40 rows in blocks of 7, in one shard or 20 rows in each of two."""
     monkeypatch.setattr("index.substring_shard._BLOCK", 7)
-    save_substring(tmp_path / "index", [np.array([5, 6] * 10)] * 2, SubstringSpec(10, mode=mode, shard_tokens=shard_tokens))
+    spec = SubstringSpec(10, mode=mode, shard_tokens=shard_tokens)
+    save_substring(tmp_path / "index", [np.array([5, 6] * 10)] * 2, spec)
     index = load_substring(tmp_path / "index")
     state = index.extend(index.root(3), np.array([5, 9, 6]))
     looked: list[int] = []
