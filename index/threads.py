@@ -1,4 +1,4 @@
-"""How many threads one call of a model or an index may use; how a server's threads wait and share memory."""
+"""How many threads one call may use; the threads of compiled loops; how a server's threads wait and share memory."""
 
 import ctypes
 import functools
