@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from api.cli_output import Output
 from api.server_config import ListenConfig, ServerConfig
 from index.errors import ConfigError, StorageError
+from index.threads import end_helpers
 
 if TYPE_CHECKING:
     from api.service import Service
@@ -101,6 +102,7 @@ def _closed(service: "Service", deadline: float) -> bool:
     closing = threading.Thread(target=close, name="grapnel-close", daemon=True)
     closing.start()
     closing.join(until - time.monotonic())
+    end_helpers()  # idle by now: whoever they help is waited for
     others = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
     for thread in others:
         thread.join(max(0.0, until - time.monotonic()))

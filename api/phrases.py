@@ -1,6 +1,7 @@
 """Exact phrases and n-grams of a collection, as one principal may see its documents, and the answers as JSON values."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,6 +41,7 @@ def sent_options(spec: PhraseSpec) -> "SentOptions":
 class Phrases:
     """Looks for phrases on threads of their own: one that occurs in millions of places keeps nobody from a document.
 
+    A thread looks at no more places once its call's time is over, or whoever asked has left.
     Every call raises NotFoundError on an unknown collection, ForbiddenError without the scope, RequestError on what
     cannot be answered as asked or goes beyond the limits, OverloadedError, and DeadlineError.
     """
@@ -65,17 +67,26 @@ class Phrases:
         service, limits = self._service, self._service.limits
         service.check_most({"limit": (spec.limit, limits.k), "phrase characters": (len(spec.text), limits.text_chars)})
         service.check_times({"timeout": spec.timeout_s})
+        given_up = threading.Event()
+
+        def check() -> None:
+            if given_up.is_set():
+                raise DeadlineError("nobody waits for the answer any more")
+
         own = spec.options | PhraseOptions(
             filter=principal.restricted(spec.options.get("filter")),
             # What fields there are tells of documents: a key that sees only some is not told which.
             strict_filter=spec.options.get("strict_filter", True) and principal.filter is None,
             most_places=limits.places,
+            check=check,
         )
         try:
             async with asyncio.timeout(spec.timeout_s or limits.timeout_s):
                 return await service.reading(principal, name, lambda it: ask(it, own), service.phrase_calls)
         except TimeoutError as error:
             raise DeadlineError("the time was over before every place was looked at: give more words") from error
+        finally:
+            given_up.set()  # the client may have left, too: then this is cancelled
 
 
 def found_value(phrase: str, found: Found) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Limits:
     k: results of a search. depth: candidates of one part, and offset + k. searches: searches in one request.
     documents: documents in one request (a bulk stream has no such limit). ids: ids in one request. texts, text_chars:
     texts to embed or rerank in one request; characters of each, of a query and of a phrase. places: of a phrase that
-    are looked at, some 65 bytes of memory each while they are.
+    are looked at, some 40 bytes of memory each while they are.
     body_bytes: of a request, bulk streams aside. line_bytes: of one line of a bulk stream. header_bytes: of the request
     line and all headers.
     queue, writes: searches and write requests that may wait, per collection; more are answered with 429.

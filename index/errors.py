@@ -15,7 +15,7 @@ GrapnelError
 ├── RerankerError         a reranker failed or answered something that is no permutation
 ├── OverloadedError       more work is queued than may wait; says when to try again
 ├── UnavailableError      the service is starting or stopping
-├── DeadlineError         the caller's deadline passed before its work began
+├── DeadlineError         the caller's deadline passed before its work was done
 └── MissingDependencyError  an optional package or runtime is not installed
 
 Every message says value, expectation and remedy.
@@ -87,7 +87,7 @@ class UnavailableError(GrapnelError):
 
 
 class DeadlineError(GrapnelError, TimeoutError):
-    """The caller's deadline passed before its work began; nothing was computed for it."""
+    """The caller's deadline passed before its work was done; there is no answer."""
 
 
 class MissingDependencyError(GrapnelError, ImportError):

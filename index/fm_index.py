@@ -101,14 +101,13 @@ class FMIndex(SubstringShard):
         over_beams(work, np.diff(slots.places) * _SUCCESSOR_COST, self.threads)
 
     def _positions(self, ranges: Ranges, bounds: Int64, positions: Uint32) -> None:
-        for begin in range(0, len(positions), _BLOCK):
-            wanted = np.arange(begin, min(begin + _BLOCK, len(positions)))
-            owners = np.searchsorted(bounds, wanted, side="right") - 1
-            deep = ranges.depths[owners] > 0
-            wanted, owners = wanted[deep], owners[deep]
-            # The match begins where the reversed text has it end.
-            ends = self._places(ranges.lows[owners] + wanted - bounds[owners]) + ranges.depths[owners]
-            positions[wanted] = self.tables.codes - ends
+        wanted = np.arange(bounds[0], bounds[-1])
+        owners = np.searchsorted(bounds, wanted, side="right") - 1
+        deep = ranges.depths[owners] > 0
+        wanted, owners = wanted[deep], owners[deep]
+        # The match begins where the reversed text has it end.
+        ends = self._places(ranges.lows[owners] + wanted - bounds[owners]) + ranges.depths[owners]
+        positions[wanted] = self.tables.codes - ends
 
     def _places(self, rows: Int64) -> Int64:
         """Return where in the reversed text the suffixes of some rows begin."""

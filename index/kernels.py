@@ -1,12 +1,11 @@
 """Compiled loops: how they are made, how many threads run them, and two instructions that numba does not offer."""
 
-import functools
 import itertools
 import logging
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from pickle import UnpicklingError
 from typing import Any, TypeVar, cast
@@ -18,6 +17,7 @@ from llvmlite import ir
 from numba.core import caching, types
 from numba.extending import intrinsic
 
+from index.threads import helpers
 from index.threads import threads as threads_setting
 
 log = logging.getLogger(__name__)
@@ -104,16 +104,6 @@ def usable_threads(asked: int | None = None) -> int:
     return asked or threads_setting() or len(os.sched_getaffinity(0))
 
 
-@functools.cache
-def _helpers() -> ThreadPoolExecutor:
-    """Return the threads that all calls of this process share: to start one costs as much as a small call."""
-    return ThreadPoolExecutor(os.cpu_count() or 1, "grapnel-kernels")
-
-
-# A child has none of its parent's threads.
-os.register_at_fork(after_in_child=_helpers.cache_clear)
-
-
 def over_beams(work: Callable[[int, int], None], nanoseconds: npt.NDArray[np.int64], threads: int) -> None:
     """Call `work(first, last)` for spans that together cover all beams, in up to `threads` threads at a time.
 
@@ -144,7 +134,7 @@ def over_beams(work: Callable[[int, int], None], nanoseconds: npt.NDArray[np.int
         # The caller is one of the threads: it begins at once, and goes on alone where the others are busy, or where no
         # more can be started, as when the interpreter ends.
         with suppress(RuntimeError):
-            others += (_helpers().submit(take) for _ in range(threads - 1))
+            others += (helpers().submit(take) for _ in range(threads - 1))
         take()
     finally:
         left.clear()  # what has not begun has nothing left to do

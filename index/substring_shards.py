@@ -14,7 +14,7 @@ import numpy.typing as npt
 from index.errors import RequestError, ShapeError
 from index.kernels import kernel, over_beams, usable_threads
 from index.substring_shard import begins
-from index.types import Continuations, Locations, State, SubstringIndex
+from index.types import Check, Continuations, Locations, State, SubstringIndex, go_on
 
 _ENTRY_COST: Final = 2
 """Nanoseconds to unite an entry of one shard with those of another."""
@@ -92,10 +92,10 @@ class ShardedSubstring:
             answers.append(_united(answers.popleft(), answers.popleft(), self._threads))
         return answers.pop()
 
-    def locate(self, state: State, limit: int | None = None) -> Locations:
+    def locate(self, state: State, limit: int | None = None, check: Check = go_on) -> Locations:
         """Return where each match occurs; see SubstringIndex."""
         parts = zip(self._shards, self._parts(state), strict=True)
-        answers = [shard.locate(part, limit) for shard, part in parts]
+        answers = [shard.locate(part, limit, check) for shard, part in parts]
         owners = np.concatenate([_owners(each.offsets) for each in answers])
         # Stable: within a beam, places stay in the order of the shards.
         order = np.argsort(owners, kind="stable")

@@ -1,7 +1,9 @@
-"""How many threads one call of a model or an index may use; how a server's threads wait and share memory."""
+"""How many threads one call may use; the threads of compiled loops; how a server's threads wait and share memory."""
 
 import ctypes
+import functools
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 from index.errors import ConfigError
 
@@ -22,6 +24,22 @@ def threads() -> int | None:
     if not value.isdecimal() or int(value) < 1:
         raise ConfigError(f"{VARIABLE} is {value!r}, expected a whole number of at least 1")
     return int(value)
+
+
+@functools.cache
+def helpers() -> ThreadPoolExecutor:
+    """Return the threads that compiled loops share: to start one costs as much as a small call."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, "grapnel-kernels")
+
+
+# A child has none of its parent's threads.
+os.register_at_fork(after_in_child=helpers.cache_clear)
+
+
+def end_helpers() -> None:
+    """Let the threads of `helpers` end as soon as they have nothing to do; a call that comes later starts others."""
+    helpers().shutdown(wait=False)
+    helpers.cache_clear()
 
 
 def sleep_between_calls() -> None:

@@ -3,6 +3,7 @@
 Shapes are part of the contract: N rows, D dimensions, Q queries, k results; B beams, M entries of all beams together.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -75,6 +76,14 @@ State: TypeAlias = npt.NDArray[np.int64]
 """int64 (B, shards, 3): what B beams have matched so far. Opaque: it means something to the index that made it only."""
 
 
+Check: TypeAlias = Callable[[], None]
+"""Called now and then by a call that may take long; what it raises ends the call."""
+
+
+def go_on() -> None:
+    """Be a Check that ends nothing."""
+
+
 class Continuations(NamedTuple):
     """The tokens that follow each of B matches, with how often: beam b has entries offsets[b] to offsets[b + 1].
 
@@ -143,8 +152,11 @@ class SubstringIndex(Protocol):
         """
         ...
 
-    def locate(self, state: State, limit: int | None = None) -> Locations:
-        """Return where each match occurs, at most the first `limit` places of each."""
+    def locate(self, state: State, limit: int | None = None, check: Check = go_on) -> Locations:
+        """Return where each match occurs, at most the first `limit` places of each.
+
+        check: called before each 16,384 places or fewer are found; sorting them all, at the end, is not interrupted.
+        """
         ...
 
     def text(self, document: int) -> npt.NDArray[np.int32]:

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from index.ann_format import About, read_about
-from index.component import open_component
 from retrieval.collection import Collection
 from retrieval.collection_config import DenseField, field_kind
-from retrieval.generation import COMPONENTS
+from retrieval.generation import ComponentRef, open_ref
 from retrieval.phrases.config import SubstringField
 from retrieval.pipeline_config import modes
 
 
 def describe(collection: Collection) -> dict[str, Any]:
-    """Return counts, generation, fields and sizes of a collection as JSON values."""
+    """Return counts, generation, fields and sizes of a collection as JSON values.
+
+    Raises IndexFormatError where what describes a component is damaged; its other files are not looked at.
+    """
     shard = collection.shard
     generation = shard.generation()
     with shard.store.snapshot() as snapshot:
@@ -36,7 +38,7 @@ def describe(collection: Collection) -> dict[str, Any]:
         else:
             about |= {"engine": field.engine, "language": field.language}
         if generation and name in generation.components:
-            about |= _component(shard.folder, generation.components[name].id)
+            about |= _component(shard.folder, name, generation.components[name])
         if isinstance(field, SubstringField) and about.get("tokens"):
             about["bytes_per_token"] = round(about["size_bytes"] / about["tokens"], 2)
     return {
@@ -76,8 +78,8 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
-def _component(shard: Path, identity: str) -> dict[str, Any]:
-    component = open_component(shard / COMPONENTS / identity, verify=False)
+def _component(shard: Path, name: str, ref: ComponentRef) -> dict[str, Any]:
+    component = open_ref(shard, name, ref, verify=False)
     return {"size_bytes": component.size_bytes, **component.counts, **index_facts(read_about(component.folder))}
 
 

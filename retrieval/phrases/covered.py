@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.errors import IndexFormatError, RequestError
-from index.types import Locations, State, SubstringIndex
+from index.types import Check, Locations, State, SubstringIndex, go_on
 from retrieval.collection import Collection
 from retrieval.collection_config import CollectionConfig
 from retrieval.encoders import check_queries
@@ -62,12 +62,14 @@ class PhraseOptions(TypedDict, total=False):
 
     field: a substring field; None = the first. filter: only documents that match are included, see retrieval.filters.
     strict_filter: see SearchRequest. most_places: of one match that may be looked at; None = all.
+    check: called before every block of places that is looked at, and before each document that is shown.
     """
 
     field: str | None
     filter: Mapping[str, Json] | None
     strict_filter: bool
     most_places: int | None
+    check: Check
 
 
 def check_limit(limit: int) -> None:
@@ -84,6 +86,7 @@ def covering(
     filter: Mapping[str, Json] | None = None,  # noqa: A002  the field's word
     strict_filter: bool = True,
     most_places: int | None = None,
+    check: Check = go_on,
 ) -> Iterator[tuple[Reading, "Covered"]]:
     """Yield one consistent state of a collection, and its substring field in it. For the options see PhraseOptions.
 
@@ -92,13 +95,14 @@ def covering(
     name, config = substring_field(collection.config, field)
     condition = None if filter is None else parse_filter(filter)
     with collection.shard.reading() as reading:
-        yield reading, Covered(reading, name, config, condition, strict=strict_filter, most=most_places)
+        yield reading, Covered(reading, name, config, condition, strict=strict_filter, most=most_places, check=check)
 
 
 class Covered:
     """Counts and places in the documents that are included.
 
-    condition, strict: see View.allowed. most: places of one match that may be looked at; None = all.
+    condition, strict: see View.allowed. most: places of one match that may be looked at; None = all. check: called
+    before every block of them.
     Raises IndexFormatError where the index is of other documents or another tokenizer, RequestError as View.allowed.
     Cost: where every document is included, that of SubstringIndex; otherwise a look at every place of what is counted.
     """
@@ -112,6 +116,7 @@ class Covered:
         *,
         strict: bool = True,
         most: int | None = None,
+        check: Check = go_on,
     ) -> None:
         view = reading.view
         self.name = name
@@ -136,6 +141,7 @@ class Covered:
         if not self._all_included:
             self._included[view.base.doc_of[allowed.base]] = True
         self._most = most
+        self.check = check
         self._uncovered = int(allowed.fresh.sum())
 
     def notes(self) -> list[str]:
@@ -219,4 +225,4 @@ class Covered:
             raise RequestError(
                 f"what is counted has more than the {self._most:,} places that may be looked at: give more words"
             )
-        return self.index.locate(state)
+        return self.index.locate(state, check=self.check)

@@ -79,6 +79,7 @@ def _matches(reading: Reading, covered: Covered, tokens: Tokens, places: Places)
     columns = reading.view.base.columns
     sequences, firsts = np.unique(places.sequences, return_index=True)
     for sequence, here in zip(sequences.tolist(), np.split(places.places, firsts)[1:], strict=True):
+        covered.check()
         number, part = sequence // len(PARTS), PARTS[sequence % len(PARTS)]
         doc_id = columns.doc_id(number)
         stored = reading.snapshot.get(doc_id)

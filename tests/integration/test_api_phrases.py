@@ -1,8 +1,10 @@
 """`grep` and `ngrams` over HTTP, against a real server process: answers, filters, tenants, and what is refused."""
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -221,6 +223,59 @@ def test_only_who_may_read_a_collection_is_answered(clients: dict[str, httpx.Cli
         assert (hidden.status_code, unknown.status_code) == (404, 404)
         assert hidden.json()["detail"] == unknown.json()["detail"].replace("nothing", "tales")
         assert clients["reader"].get(f"{C}/{route}").status_code == 405
+
+
+@pytest.fixture(scope="module")
+def busy(start_server: Callable[..., Any]) -> Iterator[tuple[Any, httpx.Client]]:
+    """A server with a word in so many places that four calls at a time look for many seconds; and a client."""
+    server = start_server()
+    fields = {"lexical": {"kind": "lexical"}, "phrases": {"kind": "substring", "mode": "compact"}}
+    rng = random.Random(7)
+    words = [*"abcdefghijklmnopqrstuvwxyz", *["hen"] * 60]
+    texts = [" ".join(rng.choices(words, k=60_000)) for _ in range(20)]
+    with server.client() as client:
+        client.post("/v1/collections", json={"name": "tales", "fields": fields}).raise_for_status()
+        documents = [{"id": str(n), "text": text, "metadata": {"n": n}} for n, text in enumerate(texts)]
+        client.post(f"{C}/documents", json={"documents": documents}).raise_for_status()
+        assert server.ended(client, client.post(f"{C}/compact"))["state"] == "done"
+        yield server, client
+
+
+LONG = {"ngram": "hen", "filter": LATER}
+SHORT_MS = 3_000
+"""Enough for a word that is nowhere, and not for what every place of the others takes."""
+
+
+def test_a_look_at_places_ends_with_its_time(busy: tuple[Any, httpx.Client]) -> None:
+    _, client = busy
+    with ThreadPoolExecutor(4) as pool:
+        late = list(pool.map(lambda _: client.post(f"{C}/ngrams", json={**LONG, "timeout_ms": 300}), range(4)))
+    assert [each.status_code for each in late] == [504] * 4
+    assert late[0].json()["type"] == "grapnel:deadline"
+    # These had all threads to themselves, for as long as they looked.
+    assert grep(client, "zebra", timeout_ms=SHORT_MS)["count"] == 0
+
+
+def test_a_look_at_places_ends_when_its_client_leaves(
+    busy: tuple[Any, httpx.Client], until: Callable[[Callable[[], object], str], None]
+) -> None:
+    server, client = busy
+    body = json.dumps(LONG)
+    head = f"POST {C}/ngrams HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    sent = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    pending = 'grapnel_pending_calls{kind="phrase"} '
+    with ExitStack() as leaving:
+        for _ in range(4):
+            leaving.enter_context(server.connect()).sendall(sent)
+        until(lambda: f"{pending}4" in client.get("/metrics").text, "four calls that look")
+    assert grep(client, "zebra", timeout_ms=SHORT_MS)["count"] == 0
+
+
+def test_a_server_that_looked_at_places_ends_as_soon_as_it_is_told_to(busy: tuple[Any, httpx.Client]) -> None:
+    server, client = busy
+    assert grep(client, "hen hen")["count"] > 100_000, "enough for threads that help"
+    assert server.stop() == 0
+    assert "ended while work was under way" not in server.log_text()
 
 
 def test_a_field_is_made_over_http_as_it_is_asked_for(clients: dict[str, httpx.Client]) -> None:

@@ -221,6 +221,18 @@ def test_damaged_derived_files_are_refused_and_rebuilt(memory_path: Path, whole:
         list(pool.map(break_and_repair, files))
 
 
+def test_what_describes_a_component_is_not_told_when_it_is_damaged(tmp_path: Path, whole: Whole) -> None:
+    """A name in it has another letter: a file of JSON all the same, whose checksum tells."""
+    folder = whole.copy(tmp_path)
+    (manifest,) = [name for name in whole.of_generation() if name.name == "component.json" and "packed" in str(name)]
+    text = (folder / manifest).read_text(encoding="utf-8")
+    (folder / manifest).write_text(text.replace("size_bytes", "size_cytes"), encoding="utf-8")
+    done = run_command("info", folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: field 'packed': ")
+    assert "grapnel compact" in done.stderr
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_to_what_is_not_used_any_more_harms_nobody(tmp_path: Path, whole: Whole, damage: str) -> None:
     """The generation before the current one, its components, the lock file, SQLite's shared memory."""

@@ -13,6 +13,7 @@ import pytest
 
 from index.errors import ConfigError
 from index.kernels import kernel, over_beams, popcount, usable_threads
+from index.threads import end_helpers
 
 TESTS = Path(__file__).parents[1]
 
@@ -120,6 +121,25 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_helpers_that_were_let_go_end_and_others_come() -> None:
+    def meet() -> None:
+        both = threading.Barrier(2)
+
+        def work(_first: int, _last: int) -> None:
+            both.wait(30)
+
+        over_beams(work, np.full(2, 10**6), threads=2)
+
+    meet()
+    first = [thread for thread in threading.enumerate() if thread.name.startswith("grapnel-kernels")]
+    assert first
+    end_helpers()
+    for thread in first:
+        thread.join(30)
+        assert not thread.is_alive()
+    meet()
 
 
 def test_no_loop_leaves_its_arrays(tmp_path: Path) -> None:

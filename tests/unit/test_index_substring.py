@@ -17,7 +17,7 @@ from index.substring_shards import ShardedSubstring
 from index.substring_spec import FILE, MODES, Mode, SubstringSpec
 from index.suffix_array import packed_bytes, write_packed
 from index.suffix_array_kernels import unpack
-from index.types import Continuations, Locations, State, SubstringIndex
+from index.types import Check, Continuations, Locations, State, SubstringIndex, go_on
 
 DOCUMENTS = [np.array([3, 1, 4, 1, 5]), np.array([9, 2, 6]), np.array([], np.int64), np.array([1, 4])]
 SPEC = SubstringSpec(10, tokenizer="digits")
@@ -77,7 +77,7 @@ def test_equal_documents_make_equal_files(tmp_path: Path, saved: Path) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_blocks_change_nothing(tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is done for 2^20 codes at a time is done for 7 at a time, the last block not full."""
+    """What is done for 2^20 codes or 2^14 places at a time is done for 7 at a time, the last block not full."""
     rng = np.random.default_rng(0)
     documents = [rng.integers(0, 10, length) for length in (120, 0, 97, 180)]
     save_substring(tmp_path / "whole", documents, SubstringSpec(10, mode=mode))
@@ -86,10 +86,37 @@ def test_blocks_change_nothing(tmp_path: Path, mode: Mode, monkeypatch: pytest.M
     expected = whole.locate(state)
     monkeypatch.setattr("index.substring_text._BLOCK", 7)
     monkeypatch.setattr("index.fm_index._BLOCK", 7)
+    monkeypatch.setattr("index.substring_shard._BLOCK", 7)
     save_substring(tmp_path / "blocks", documents, SubstringSpec(10, mode=mode))
     assert open_component(tmp_path / "blocks").sha256 == open_component(tmp_path / "whole").sha256
     for found, known in zip(load_substring(tmp_path / "blocks").locate(state), expected, strict=True):
         assert found.tolist() == known.tolist()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shard_tokens", [100, 30])
+def test_a_look_at_places_can_be_ended_between_blocks(
+    tmp_path: Path, mode: Mode, shard_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token 5 is in 20 places, token 6 in 20: 40 rows in blocks of 7, in one shard or 20 rows in each of two."""
+    monkeypatch.setattr("index.substring_shard._BLOCK", 7)
+    spec = SubstringSpec(10, mode=mode, shard_tokens=shard_tokens)
+    save_substring(tmp_path / "index", [np.array([5, 6] * 10)] * 2, spec)
+    index = load_substring(tmp_path / "index")
+    state = index.extend(index.root(3), np.array([5, 9, 6]))
+    looked: list[int] = []
+    assert index.locate(state, check=lambda: looked.append(0)).offsets.tolist() == [0, 20, 20, 40]
+    assert len(looked) == 6, "rows are 40 = 5 * 7 + 5, or twice 20 = 2 * 7 + 6"
+
+    def ends_the_third() -> None:
+        looked.append(0)
+        if len(looked) == 3:
+            raise TimeoutError
+
+    looked.clear()
+    with pytest.raises(TimeoutError):
+        index.locate(state, 1, ends_the_third)
+    assert len(looked) == 3
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------
@@ -363,8 +390,8 @@ class Shifted:
         offsets, tokens, counts = self._index.continuations(state)
         return Continuations(offsets, tokens, counts * self.SHIFT)
 
-    def locate(self, state: State, limit: int | None = None) -> Locations:
-        offsets, documents, places = self._index.locate(state, limit)
+    def locate(self, state: State, limit: int | None = None, check: Check = go_on) -> Locations:
+        offsets, documents, places = self._index.locate(state, limit, check)
         return Locations(offsets, documents + self.SHIFT, places)
 
     def text(self, document: int) -> npt.NDArray[np.int32]:

@@ -173,6 +173,35 @@ def test_limits_cut_what_is_shown_and_not_what_is_counted(collection: Path) -> N
                     ask(opened, "the", limit=limit)
 
 
+def test_whoever_asks_may_end_it_between_blocks_of_places_and_documents(collection: Path) -> None:
+    calls: list[int] = []
+
+    def ends_call(number: int) -> Callable[[], None]:
+        calls.clear()
+
+        def check() -> None:
+            calls.append(0)
+            if len(calls) == number:
+                raise TimeoutError
+
+        return check
+
+    with Collection.open(collection) as opened:
+        for field in ("phrases", "lower"):
+            # One look at few places, three documents that are shown, and a look for each hint.
+            for number in (1, 2, 4):
+                with pytest.raises(TimeoutError):
+                    grep(opened, "the quick", field=field, check=ends_call(number))
+            assert len(calls) == 4
+            # One look for whether it occurs, one to count it, one for all that follows.
+            for number in (1, 2, 3):
+                with pytest.raises(TimeoutError):
+                    ngrams(opened, "the", field=field, filter=AFTER_THE_FIRST, check=ends_call(number))
+            assert ngrams(opened, "the", field=field, filter=AFTER_THE_FIRST, check=ends_call(4)).count > 0
+            assert len(calls) == 3
+            assert ngrams(opened, "the", field=field, check=ends_call(1)).count > 0, "no place is looked at"
+
+
 def test_answers_say_why_nothing_matches(collection: Path) -> None:
     with Collection.open(collection) as opened:
         assert grep(opened, "The quick brown").notes == ()
