@@ -89,8 +89,14 @@ class SuffixArray(SubstringShard):
         over_beams(work, widths * _ROW_COST, self.threads)
 
     def _positions(self, ranges: Ranges, bounds: Int64, positions: Uint32) -> None:
-        for beam in np.flatnonzero(ranges.depths):
-            unpack(self.array.packed, self.array.bits, ranges.lows[beam], positions[bounds[beam] : bounds[beam + 1]])
+        unpack(self.array, ranges, bounds, positions)
+
+    def places(self) -> Uint32:
+        """Return where each suffix begins, in their order, uint32 (rows,)."""
+        whole = Ranges(np.zeros(1, np.int64), np.array([self.rows]), np.ones(1, np.int64))
+        places = np.empty(self.rows, np.uint32)
+        self._positions(whole, np.array([0, self.rows]), places)
+        return places
 
     def _codes(self, document: int) -> npt.NDArray[Any]:
         return self.array.text[int(self.tables.starts[document]) + 1 : int(self.tables.starts[document + 1])]

@@ -33,10 +33,15 @@ def pack(places: Any, bits: Any, packed: Any) -> None:
 
 
 @kernel
-def unpack(packed: Any, bits: Any, low: Any, places: Any) -> None:
-    """Write the places of rows from `low` on, as many as there is room for. places: uint32 (n,)."""
-    for row in range(np.uint64(len(places))):
-        places[row] = _place(packed, bits, np.uint64(low) + row)
+def unpack(array: Any, ranges: Any, bounds: Any, places: Any) -> None:
+    """Write the places of the first rows of each match of a token from bounds[b] to bounds[b + 1]. places: uint32."""
+    for beam in range(len(ranges.lows)):
+        if ranges.depths[beam] == 0:
+            continue
+        row = np.uint64(ranges.lows[beam])
+        for entry in range(np.uint64(bounds[beam]), np.uint64(bounds[beam + 1])):
+            places[entry] = _place(array.packed, array.bits, row)
+            row += np.uint64(1)
 
 
 @kernel

@@ -18,7 +18,6 @@ from index.substring_ranges import Int64, Ranges
 from index.substring_shard import SubstringShard, begins
 from index.substring_shards import ShardedSubstring
 from index.suffix_array import SuffixArray
-from index.suffix_array_kernels import unpack
 from index.types import Continuations, State, SubstringIndex
 from index.wavelet_matrix import read_levels
 
@@ -121,10 +120,8 @@ class TorchSuffixArray(_OnDevice, SuffixArray):
     def __init__(self, index: SuffixArray, device: str) -> None:
         super().__init__(index.tables, index.array, index.wide, index.rows, index.identity, index.threads)
         self._move(device)
-        text, packed, bits = index.array
-        suffixes = np.empty(index.rows, np.uint32)
-        unpack(packed, bits, 0, suffixes)
-        self._text, self._suffixes = self._sent(text), self._sent(suffixes)
+        text = index.array.text
+        self._text, self._suffixes = self._sent(text), self._sent(index.places())
         self._mask = (1 << 8 * text.itemsize) - 1
 
     def _behind(self, rows: "Tensor", depths: "Tensor") -> "Tensor":

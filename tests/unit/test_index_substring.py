@@ -13,9 +13,11 @@ from index.alphabet import Alphabet
 from index.component import MANIFEST, open_component
 from index.errors import ConfigError, CorpusError, IndexFormatError, RequestError, ShapeError
 from index.substring import load_substring, open_shards, open_substring, save_substring, write_substring
+from index.substring_ranges import Ranges
+from index.substring_shard import begins
 from index.substring_shards import ShardedSubstring
 from index.substring_spec import FILE, MODES, Mode, SubstringSpec
-from index.suffix_array import packed_bytes, write_packed
+from index.suffix_array import Sorted, packed_bytes, write_packed
 from index.suffix_array_kernels import unpack
 from index.types import Check, Continuations, Locations, State, SubstringIndex, go_on
 
@@ -256,10 +258,11 @@ def test_places_are_packed_without_loss(tmp_path: Path, monkeypatch: pytest.Monk
             place >> bit & 1 for place in places.tolist() for bit in range(bits)
         ]
         assert len(packed) == packed_bytes(count, bits) == (count * bits + 7) // 8 + 8
-        for low in range(count):
-            some = np.empty(count - low, np.uint32)
-            unpack(packed, bits, low, some)
-            assert (some == places[low:]).all()
+        lows = np.arange(count)
+        rows = Ranges(lows, np.full(count, count), np.ones(count, np.int64))
+        found = np.zeros(count * (count + 1) // 2, np.uint32)
+        unpack(Sorted(np.zeros(1, np.uint16), packed, bits), rows, begins(count - lows), found)
+        assert found.tolist() == [place for low in range(count) for place in places.tolist()[low:]]
 
 
 def test_states_made_by_hand_write_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
