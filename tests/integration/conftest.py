@@ -7,7 +7,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import command_line
 import httpx
 import pytest
 import tomli_w
@@ -29,7 +29,6 @@ from retrieval.encoders import EncoderConfig
 
 MEMORY = Path("/dev/shm")  # noqa: S108  Linux's shared memory: only a faster place, used where it is there
 
-ROOT = Path(__file__).parents[2]
 STARTED_WITHIN_S = 60.0
 ENDED_WITHIN_S = 40.0
 HASHING = {"kind": "hashing", "dim": 64}
@@ -86,11 +85,11 @@ class ServerProcess:
         keys: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         data: Path | None = None,
-        command: Sequence[str | Path] = (sys.executable, "-m", "api.cli"),
+        command: Sequence[str | Path] = command_line.COMMAND,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._command = command
-        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", **(environment or {})}
+        self.environment = command_line.environment(PYTHONFAULTHANDLER="1", **(environment or {}))
         self.data = data or folder / "data"
         self.data.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log"
@@ -112,7 +111,7 @@ class ServerProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self._command, "serve", "--data", self.data, "--config", self.config, "--port", str(port)],
-                cwd=ROOT,
+                cwd=command_line.ROOT,
                 stdout=log,
                 stderr=log,
                 env=self.environment,

@@ -7,18 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
+from command_line import error_line
 
 from api.cli import main
 from evaluation.report import page
 from retrieval.lock import WriterLock
-
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GRAPNEL_THREADS": "1"}
 
 BROWSER = Path(os.environ.get("GRAPNEL_PLAYWRIGHT", f"{sys.prefix}/browser"))
 """Where playwright-core is installed, see `make browser`."""
@@ -28,17 +28,7 @@ FUNNELS = {f"funnel/{kind}/cosine" for kind in ("flat", "hnsw", "ivf-pq", "ivf-r
 ALWAYS = {"vectors", "metrics", "ann", "features", "recommendation", "pipelines/default", "comparison"}
 
 
-def grapnel(*arguments: str | Path, failpoint: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = ENVIRONMENT if failpoint is None else {**ENVIRONMENT, "GRAPNEL_FAILPOINT": failpoint}
-    return subprocess.run(
-        [sys.executable, "-m", "api.cli", *map(str, arguments)],
-        capture_output=True,
-        encoding="utf-8",
-        env=environment,
-        cwd=ROOT,
-        timeout=300,
-        check=False,
-    )
+grapnel = partial(command_line.grapnel, timeout_s=300, GRAPNEL_THREADS="1")
 
 
 def write_dataset(folder: Path) -> Path:
@@ -72,7 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
     )
     arguments: list[str | Path] = ["bench", dataset, "--out", out, "--encoder", "hashing", "--set", "dim=64"]
     arguments += ["--pipeline", root / "rrf.toml", "--json"]
-    killed = grapnel(*arguments, failpoint="bench.section.replaced:3")
+    killed = grapnel(*arguments, GRAPNEL_FAILPOINT="bench.section.replaced:3")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     first = {path.name: path.stat().st_mtime_ns for path in (out / "sections").glob("*.json")}
     assert len(first) == 3
@@ -197,11 +187,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     hashing = [] if "--encoder" in options else ["--encoder", "hashing", "--set", "dim=32"]
     assert main(["bench", str(made[0]), "--out", str(tmp_path / "out"), *hashing, *options]) == status
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("error: ")
-    assert said.err.count("\n") == 1
-    assert message in said.err
+    assert message in error_line(*capsys.readouterr())
 
 
 HEADER = "query-id\tcorpus-id\tscore\n"
@@ -239,9 +225,7 @@ def test_a_broken_dataset_is_one_line_and_nothing_is_measured(
     out = tmp_path / "out"
     options = ["--encoder", "hashing", "--set", "dim=32"]
     assert main(["bench", str(tmp_path / "set"), "--out", str(out), *options]) == 1
-    said = capsys.readouterr()
-    assert (said.out, said.err.count("\n")) == ("", 1)
-    assert message in said.err
+    assert message in error_line(*capsys.readouterr())
     assert not (out / "results.json").exists()
     assert not (out / "index.html").exists()
 
