@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import answer, grapnel, refusal
+from command_line import answer, error_line, grapnel, refusal
+
+from api.cli import main
 
 QUERIES = [f"q {number:02}" for number in range(24)]
 
@@ -128,12 +130,20 @@ def test_a_single_query_has_no_interval_and_no_p_value(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_no_number(
-    tmp_path: Path, run: str | None, qrels: str | None, options: list[str], status: int, message: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    run: str | None,
+    qrels: str | None,
+    options: list[str],
+    status: int,
+    message: str,
 ) -> None:
     run_file, qrels_file = tmp_path / "run.trec", tmp_path / "qrels.tsv"
     run_file.write_text("q Q0 a 1 1 t\nr Q0 b 1 1 t\n" if run is None else run, encoding="utf-8")
     qrels_file.write_text("q\ta\t1\nr\tb\t1\n" if qrels is None else qrels, encoding="utf-8")
-    assert message in refusal(status, "evaluate", run_file, "--qrels", qrels_file, *options)
+    # Without a process each: there are many.
+    assert main(["evaluate", str(run_file), "--qrels", str(qrels_file), *options]) == status
+    assert message in error_line(*capsys.readouterr())
 
 
 def as_text(path: Path) -> Path:
