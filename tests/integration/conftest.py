@@ -68,6 +68,17 @@ def module_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT reach the processes that a test starts.
+
+    A suite that a shell runs in the background inherits the signal as ignored, and would pass that on.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class ServerProcess:
     """`grapnel serve` in a process of its own, with a hashing encoder `default` (64 dimensions) in place of a model.
 

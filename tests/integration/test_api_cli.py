@@ -372,18 +372,14 @@ def test_a_reader_that_goes_away_leaves_no_trace(built: Path) -> None:
             assert process.wait(timeout=60) == 128 + signal.SIGPIPE
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_quietly_and_lets_go_of_the_lock(copy: Path, until: Callable[..., None]) -> None:
-    def interruptible() -> None:
-        """A suite that a shell runs in the background inherits SIGINT as ignored, and would pass that on."""
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
     with subprocess.Popen(
         [*COMMAND, "add", str(copy), "-"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
         env=environment(),
-        preexec_fn=interruptible,  # noqa: PLW1509  one thread, and nothing but this call before the exec
     ) as process:
         lock = copy / "shards" / "0000" / "lock"
         until(lambda: str(process.pid) in lock.read_text() or process.poll() is not None, "a lock that is held")
