@@ -12,9 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import command_line
 import pytest
-from command_line import error_line
+from command_line import error_line, grapnel
 
 from api.cli import main
 from evaluation.report import page
@@ -27,8 +26,7 @@ DOCUMENTS, QUERIES, TOPICS = 120, 24, 12
 FUNNELS = {f"funnel/{kind}/cosine" for kind in ("flat", "hnsw", "ivf-pq", "ivf-rabitq")}
 ALWAYS = {"vectors", "metrics", "ann", "features", "recommendation", "pipelines/default", "comparison"}
 
-
-grapnel = partial(command_line.grapnel, timeout_s=300, GRAPNEL_THREADS="1")
+bench = partial(grapnel, "bench", timeout_s=300, GRAPNEL_THREADS="1")
 
 
 def write_dataset(folder: Path) -> Path:
@@ -60,18 +58,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
     (root / "rrf.toml").write_text(
         '[fusion.hybrid]\nparts = ["dense", "lexical"]\nweights = [0.5, 0.5]\nmethod = "rrf"\n', encoding="utf-8"
     )
-    arguments: list[str | Path] = ["bench", dataset, "--out", out, "--encoder", "hashing", "--set", "dim=64"]
+    arguments: list[str | Path] = [dataset, "--out", out, "--encoder", "hashing", "--set", "dim=64"]
     arguments += ["--pipeline", root / "rrf.toml", "--json"]
-    killed = grapnel(*arguments, GRAPNEL_FAILPOINT="bench.section.replaced:3")
+    killed = bench(*arguments, GRAPNEL_FAILPOINT="bench.section.replaced:3")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     first = {path.name: path.stat().st_mtime_ns for path in (out / "sections").glob("*.json")}
     assert len(first) == 3
     assert not (out / "results.json").exists()
-    done = grapnel(*arguments)
+    done = bench(*arguments)
     assert done.returncode == 0, done.stderr
     after = {path.name: path.stat().st_mtime_ns for path in (out / "sections").glob("*.json")}
     assert after.items() >= first.items()
-    again = grapnel(*arguments)
+    again = bench(*arguments)
     assert {path.name: path.stat().st_mtime_ns for path in (out / "sections").glob("*.json")} == after
     assert again.stdout == done.stdout
     return dataset, out, json.loads(done.stdout)
@@ -142,19 +140,7 @@ def test_the_page_reads_well_in_a_browser(made: tuple[Path, Path, Any]) -> None:
 def test_another_input_is_measured_anew_beside_what_is_kept(made: tuple[Path, Path, Any]) -> None:
     dataset, out, _ = made
     before = {path.name for path in (out / "sections").iterdir()}
-    arguments: list[str | Path] = [
-        "bench",
-        dataset,
-        "--out",
-        out,
-        "--encoder",
-        "hashing",
-        "--set",
-        "dim=32",
-        "--measures",
-        "RR@10",
-    ]
-    done = grapnel(*arguments)
+    done = bench(dataset, "--out", out, "--encoder", "hashing", "--set", "dim=32", "--measures", "RR@10")
     assert done.returncode == 0, done.stderr
     assert "index.html" in done.stdout
     results = json.loads((out / "results.json").read_text("utf-8"))

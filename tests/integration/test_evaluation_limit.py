@@ -4,9 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import command_line
 import pytest
-from command_line import error_line, grapnel
+from command_line import answer, error_line, grapnel
 
 from api.cli import main
 from evaluation.limit import LimitConfig, generate, write
@@ -15,8 +14,7 @@ from index.errors import CorpusError, RequestError
 from retrieval.collection_config import CollectionConfig
 
 STAGES = ("read: ", "encode ", "index ", "search ", "2 dimensions: ")
-
-answer = partial(command_line.answer, stages=STAGES, timeout_s=120)
+limit = partial(answer, "limit", stages=STAGES, timeout_s=120)
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +122,10 @@ def test_a_collection_of_other_documents_is_refused(
 
 def test_commands_generate_and_run(tmp_path: Path) -> None:
     folder = tmp_path / "set"
-    made = answer("limit", "generate", "--out", folder, "--queries", "100", "--pattern", "cycle", "--documents", "150")
+    made = limit("generate", "--out", folder, "--queries", "100", "--pattern", "cycle", "--documents", "150")
     assert (made["documents"], made["relevant_documents"], made["judgements"]) == (150, 100, 200)
     assert (made["pattern"], made["queries"], made["k"], made["seed"]) == ("cycle", 100, 2, 0)
-    found = answer("limit", "run", folder, "--retrievers", "bm25", "--work", tmp_path / "work")
+    found = limit("run", folder, "--retrievers", "bm25", "--work", tmp_path / "work")
     assert found["retrievers"].keys() == {"bm25"}
     assert found["retrievers"]["bm25"]["R@2"] >= 0.97
     table = grapnel("limit", "run", folder, "--collection", tmp_path / "work" / "words", timeout_s=120)
@@ -140,12 +138,12 @@ def test_a_configuration_of_ones_own_is_run_in_every_mode(tmp_path: Path) -> Non
     write(tmp_path / "set", generate(LimitConfig(queries=30)))
     config = tmp_path / "collection.toml"
     config.write_text('[encoder]\nkind = "hashing"\ndim = 64\n', encoding="utf-8")
-    found = answer("limit", "run", tmp_path / "set", "--config", config)
+    found = limit("run", tmp_path / "set", "--config", config)
     assert found["retrievers"].keys() == {"hybrid", "dense", "lexical"}
 
 
 def test_the_command_tries_free_vectors() -> None:
-    found = answer("limit", "free-embeddings", "--dims", "2")
+    found = limit("free-embeddings", "--dims", "2")
     assert [(of["dim"], of["documents"], of["published"]) for of in found["dims"]] == [(2, 3, None)]
 
 
