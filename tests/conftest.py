@@ -21,6 +21,8 @@ from retrieval.collection_config import CollectionConfig, DenseField
 from retrieval.encoders import EncoderConfig
 from retrieval.lexical import LexicalConfig
 
+pytest.register_assert_rewrite("command_line")  # its assertions say what was there, like those of tests
+
 AT_MOST_S = 60.0
 DATA = Path(os.environ.get("GRAPNEL_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import command_line
 import httpx
 import pytest
 import tomli_w
@@ -29,7 +29,6 @@ from retrieval.encoders import EncoderConfig
 
 MEMORY = Path("/dev/shm")  # noqa: S108  Linux's shared memory: only a faster place, used where it is there
 
-ROOT = Path(__file__).parents[2]
 STARTED_WITHIN_S = 60.0
 ENDED_WITHIN_S = 40.0
 HASHING = {"kind": "hashing", "dim": 64}
@@ -69,6 +68,17 @@ def module_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT reach the processes that a test starts.
+
+    A suite that a shell runs in the background inherits the signal as ignored, and would pass that on.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class ServerProcess:
     """`grapnel serve` in a process of its own, with a hashing encoder `default` (64 dimensions) in place of a model.
 
@@ -86,11 +96,11 @@ class ServerProcess:
         keys: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         data: Path | None = None,
-        command: Sequence[str | Path] = (sys.executable, "-m", "api.cli"),
+        command: Sequence[str | Path] = command_line.COMMAND,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._command = command
-        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", **(environment or {})}
+        self.environment = command_line.environment(PYTHONFAULTHANDLER="1", **(environment or {}))
         self.data = data or folder / "data"
         self.data.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log"
@@ -112,7 +122,7 @@ class ServerProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self._command, "serve", "--data", self.data, "--config", self.config, "--port", str(port)],
-                cwd=ROOT,
+                cwd=command_line.ROOT,
                 stdout=log,
                 stderr=log,
                 env=self.environment,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import COMMAND, ROOT, answer, environment, error_line, grapnel, refusal
 
 from api.cli import main
 from api.cli_commands import COMMANDS
@@ -21,9 +22,6 @@ from retrieval.collection import Collection
 from retrieval.lock import WriterLock
 from retrieval.types import Document
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-COMMAND = [sys.executable, "-m", "api.cli"]
 CONFIG = '[encoder]\nkind = "hashing"\ndim = 256\n'
 
 DOCUMENTS = [
@@ -44,35 +42,6 @@ def as_lines(documents: list[Document]) -> str:
         + "\n"
         for document in documents
     )
-
-
-def grapnel(*arguments: str | Path, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        input=given,
-        capture_output=True,
-        encoding="utf-8",
-        env={**ENVIRONMENT, **environment},
-        cwd=ROOT,
-        timeout=60,
-        check=False,
-    )
-
-
-def answer(*arguments: str | Path, given: str = "") -> Any:
-    """Return the JSON document of a command that must succeed and say nothing else."""
-    done = grapnel(*arguments, "--json", given=given)
-    assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout)
-
-
-def refusal(status: int, *arguments: str | Path, given: str = "") -> str:
-    """Return the one line that a command must say as it ends with `status`."""
-    done = grapnel(*arguments, given=given)
-    assert (done.returncode, done.stdout) == (status, ""), done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr.removeprefix("error: ")
 
 
 def hit_ids(value: Any, ranking: int = 0) -> list[str]:
@@ -238,11 +207,7 @@ def test_searches_that_cannot_be_answered(
     built: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["search", str(built), *arguments]) == 2  # without a process each: there are many
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("error: ")
-    assert said.err.count("\n") == 1
-    assert message in said.err
+    assert message in error_line(*capsys.readouterr())
 
 
 def test_errors_for_programs(built: Path, tmp_path: Path) -> None:
@@ -395,7 +360,7 @@ def test_a_second_writer_is_told_who_the_first_is(copy: Path) -> None:
 
 
 def test_a_reader_that_goes_away_leaves_no_trace(built: Path) -> None:
-    buffered = {**ENVIRONMENT, "PYTHONUNBUFFERED": ""}
+    buffered = environment(PYTHONUNBUFFERED="")
     for arguments in (["search", str(built), "otters"], ["search", str(built), "otters", "--json"], ["--help"]):
         with subprocess.Popen(
             [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=buffered
@@ -407,18 +372,14 @@ def test_a_reader_that_goes_away_leaves_no_trace(built: Path) -> None:
             assert process.wait(timeout=60) == 128 + signal.SIGPIPE
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_quietly_and_lets_go_of_the_lock(copy: Path, until: Callable[..., None]) -> None:
-    def interruptible() -> None:
-        """A suite that a shell runs in the background inherits SIGINT as ignored, and would pass that on."""
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
     with subprocess.Popen(
         [*COMMAND, "add", str(copy), "-"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
-        env=ENVIRONMENT,
-        preexec_fn=interruptible,  # noqa: PLW1509  one thread, and nothing but this call before the exec
+        env=environment(),
     ) as process:
         lock = copy / "shards" / "0000" / "lock"
         until(lambda: str(process.pid) in lock.read_text() or process.poll() is not None, "a lock that is held")
@@ -446,7 +407,7 @@ def test_a_terminal_shows_bars_while_stdout_stays_json(sources: Path, tmp_path: 
         stdout=subprocess.PIPE,
         stderr=theirs,
         cwd=ROOT,
-        env={**ENVIRONMENT, "TERM": "xterm"},
+        env=environment(TERM="xterm"),
     ) as process:
         os.close(theirs)
         assert process.stdout is not None
@@ -479,7 +440,7 @@ def test_json_is_utf_8_in_any_locale(built: Path, locale: str) -> None:
     done = subprocess.run(
         [*COMMAND, "get", str(built), "naïve/é", "--json"],
         capture_output=True,
-        env={**ENVIRONMENT, "LC_ALL": locale, "PYTHONIOENCODING": "ascii" if locale == "C" else "utf-8"},
+        env=environment(LC_ALL=locale, PYTHONIOENCODING="ascii" if locale == "C" else "utf-8"),
         cwd=ROOT,
         check=True,
         timeout=60,
@@ -502,14 +463,13 @@ def test_light_commands_load_nothing_heavy(sources: Path, tmp_path: Path) -> Non
     )
     arguments = [[name, str(tmp_path / "c"), *rest] for name, *rest in commands]
     done = subprocess.run(
-        [sys.executable, "-c", code, repr(arguments)], capture_output=True, text=True, env=ENVIRONMENT, check=False
+        [sys.executable, "-c", code, repr(arguments)], capture_output=True, text=True, env=environment(), check=False
     )
     assert done.returncode == 0, done.stderr
     code = "import sys; from api.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "sys.exit('numpy' in sys.modules or 'rich' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, env=ENVIRONMENT, check=False).returncode == 0
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment(), check=False)
+    assert done.returncode == 0
     del sources
 
 

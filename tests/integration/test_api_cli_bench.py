@@ -7,18 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import error_line, grapnel
 
 from api.cli import main
 from evaluation.report import page
 from retrieval.lock import WriterLock
-
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GRAPNEL_THREADS": "1"}
 
 BROWSER = Path(os.environ.get("GRAPNEL_PLAYWRIGHT", f"{sys.prefix}/browser"))
 """Where playwright-core is installed, see `make browser`."""
@@ -27,18 +26,7 @@ DOCUMENTS, QUERIES, TOPICS = 120, 24, 12
 FUNNELS = {f"funnel/{kind}/cosine" for kind in ("flat", "hnsw", "ivf-pq", "ivf-rabitq")}
 ALWAYS = {"vectors", "metrics", "ann", "features", "recommendation", "pipelines/default", "comparison"}
 
-
-def grapnel(*arguments: str | Path, failpoint: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = ENVIRONMENT if failpoint is None else {**ENVIRONMENT, "GRAPNEL_FAILPOINT": failpoint}
-    return subprocess.run(
-        [sys.executable, "-m", "api.cli", *map(str, arguments)],
-        capture_output=True,
-        encoding="utf-8",
-        env=environment,
-        cwd=ROOT,
-        timeout=300,
-        check=False,
-    )
+bench = partial(grapnel, "bench", timeout_s=300, GRAPNEL_THREADS="1")
 
 
 def write_dataset(folder: Path) -> Path:
@@ -70,18 +58,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
     (root / "rrf.toml").write_text(
         '[fusion.hybrid]\nparts = ["dense", "lexical"]\nweights = [0.5, 0.5]\nmethod = "rrf"\n', encoding="utf-8"
     )
-    arguments: list[str | Path] = ["bench", dataset, "--out", out, "--encoder", "hashing", "--set", "dim=64"]
+    arguments: list[str | Path] = [dataset, "--out", out, "--encoder", "hashing", "--set", "dim=64"]
     arguments += ["--pipeline", root / "rrf.toml", "--json"]
-    killed = grapnel(*arguments, failpoint="bench.section.replaced:3")
+    killed = bench(*arguments, GRAPNEL_FAILPOINT="bench.section.replaced:3")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     first = {path.name: path.stat().st_mtime_ns for path in (out / "sections").glob("*.json")}
     assert len(first) == 3
     assert not (out / "results.json").exists()
-    done = grapnel(*arguments)
+    done = bench(*arguments)
     assert done.returncode == 0, done.stderr
     after = {path.name: path.stat().st_mtime_ns for path in (out / "sections").glob("*.json")}
     assert after.items() >= first.items()
-    again = grapnel(*arguments)
+    again = bench(*arguments)
     assert {path.name: path.stat().st_mtime_ns for path in (out / "sections").glob("*.json")} == after
     assert again.stdout == done.stdout
     return dataset, out, json.loads(done.stdout)
@@ -152,19 +140,7 @@ def test_the_page_reads_well_in_a_browser(made: tuple[Path, Path, Any]) -> None:
 def test_another_input_is_measured_anew_beside_what_is_kept(made: tuple[Path, Path, Any]) -> None:
     dataset, out, _ = made
     before = {path.name for path in (out / "sections").iterdir()}
-    arguments: list[str | Path] = [
-        "bench",
-        dataset,
-        "--out",
-        out,
-        "--encoder",
-        "hashing",
-        "--set",
-        "dim=32",
-        "--measures",
-        "RR@10",
-    ]
-    done = grapnel(*arguments)
+    done = bench(dataset, "--out", out, "--encoder", "hashing", "--set", "dim=32", "--measures", "RR@10")
     assert done.returncode == 0, done.stderr
     assert "index.html" in done.stdout
     results = json.loads((out / "results.json").read_text("utf-8"))
@@ -197,11 +173,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     hashing = [] if "--encoder" in options else ["--encoder", "hashing", "--set", "dim=32"]
     assert main(["bench", str(made[0]), "--out", str(tmp_path / "out"), *hashing, *options]) == status
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("error: ")
-    assert said.err.count("\n") == 1
-    assert message in said.err
+    assert message in error_line(*capsys.readouterr())
 
 
 HEADER = "query-id\tcorpus-id\tscore\n"
@@ -239,9 +211,7 @@ def test_a_broken_dataset_is_one_line_and_nothing_is_measured(
     out = tmp_path / "out"
     options = ["--encoder", "hashing", "--set", "dim=32"]
     assert main(["bench", str(tmp_path / "set"), "--out", str(out), *options]) == 1
-    said = capsys.readouterr()
-    assert (said.out, said.err.count("\n")) == ("", 1)
-    assert message in said.err
+    assert message in error_line(*capsys.readouterr())
     assert not (out / "results.json").exists()
     assert not (out / "index.html").exists()
 

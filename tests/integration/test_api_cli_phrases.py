@@ -1,17 +1,13 @@
 """`grapnel grep` and `grapnel ngrams` as their users meet them: real processes over the packaged tokenizer."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import answer, error_line, grapnel, refusal
 
 from api.cli import EXIT_USAGE, main
 
-ROOT = Path(__file__).parents[2]
 CONFIG = """
 [fields.lexical]
 kind = "lexical"
@@ -24,25 +20,6 @@ TEXTS = {
     "2": ("", "A fixed  loop neither slips nor jams: a FIXED loop holds.\n\nLoops fix much. \x1b[31m"),
     "3": ("fixed loop", "Nothing of this."),
 }
-
-
-def grapnel(*arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "api.cli", *map(str, arguments)],
-        input=given,
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-        timeout=60,
-        check=False,
-    )
-
-
-def answer(*arguments: str | Path, given: str = "") -> Any:
-    done = grapnel(*arguments, "--json", given=given)
-    assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +105,7 @@ def test_a_question_that_cannot_be_answered_is_one_line(
     folder: Path, command: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([command, str(folder), *arguments]) == EXIT_USAGE
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("error: ")
-    assert said.err.count("\n") == 1
-    assert message in said.err
+    assert message in error_line(*capsys.readouterr())
 
 
 def test_new_documents_are_said_not_to_be_covered_until_compaction(folder: Path, tmp_path: Path) -> None:
@@ -156,8 +129,5 @@ def test_a_collection_without_such_a_field_says_how_to_get_one(folder: Path, tmp
     config = tmp_path / "words.toml"
     config.write_text('[fields.lexical]\nkind = "lexical"\n')
     answer("build", folder.parent / "docs.jsonl", "--out", tmp_path / "words", "--config", config)
-    done = grapnel("grep", tmp_path / "words", "fixed loop")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "add [fields.NAME] with kind" in done.stderr
-    done = grapnel("grep", tmp_path / "nowhere", "fixed loop")
-    assert done.returncode == 1
+    assert "add [fields.NAME] with kind" in refusal(2, "grep", tmp_path / "words", "fixed loop")
+    assert "nowhere" in refusal(1, "grep", tmp_path / "nowhere", "fixed loop")

@@ -1,9 +1,6 @@
 """`grapnel recommend` as its users meet it, and the advice behind it on the synthetic cone."""
 
 import json
-import os
-import subprocess
-import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import answer, grapnel, refusal
 
 from evaluation.advice import Asked, Wishes
 from evaluation.choose_index import choose_index
@@ -30,23 +28,9 @@ from retrieval.collection_config import CollectionConfig, DenseField, parse_coll
 from retrieval.encoders import EncoderConfig
 from retrieval.types import Document, Query
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 WORDS = [f"word{number}" for number in range(400)]
 DOCUMENTS = 1_300
 QUERIES = 60
-
-
-def grapnel(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "api.cli", *map(str, arguments)],
-        capture_output=True,
-        encoding="utf-8",
-        env=ENVIRONMENT,
-        cwd=ROOT,
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +49,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def advice(files: Path, *arguments: str | Path) -> Any:
-    done = grapnel("recommend", files / "collection", *arguments, "--json")
-    assert done.returncode == 0, done.stderr
     stages = ("read vectors: ", "choose a metric: ", "build indexes: ", "measure settings: ")
-    assert all(line.startswith(stages) for line in done.stderr.splitlines())
-    return json.loads(done.stdout)
+    return answer("recommend", files / "collection", *arguments, stages=stages, timeout_s=120)
 
 
 def test_without_queries_recall_is_measured_on_held_out_documents(files: Path) -> None:
@@ -87,7 +68,7 @@ def test_with_judgements_utility_counts_and_people_can_read_it(files: Path) -> N
     [field] = advice(files, *judged)["fields"]
     assert field["measured"] == "nDCG@10"
     assert field["worth"] >= 0.9 * field["exact"]
-    done = grapnel("recommend", files / "collection", *judged)
+    done = grapnel("recommend", files / "collection", *judged, timeout_s=120)
     assert done.returncode == 0
     for told in ("nDCG@10", "latency", "[fields.dense]", "Set this in collection.toml"):
         assert told in done.stdout
@@ -117,10 +98,7 @@ def test_budgets_that_nothing_meets_are_told_and_the_next_best_can_be_built(file
     ],
 )
 def test_mistakes_get_one_line(files: Path, arguments: tuple[str, ...], message: str) -> None:
-    done = grapnel("recommend", files / "collection", *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert message in refusal(2, "recommend", files / "collection", *arguments)
 
 
 def test_queries_and_judgements_that_do_not_fit(files: Path) -> None:

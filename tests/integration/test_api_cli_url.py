@@ -1,19 +1,16 @@
 """`--url`: the command line over a server says what it says over the same collection in a folder."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import answer, error_line
 
 from api.cli import main
 from api.client import Grapnel
 
-ROOT = Path(__file__).parents[2]
 CONFIG = """
 [encoder]
 kind = "hashing"
@@ -53,10 +50,8 @@ class Said:
 
     def refusal(self, status: int) -> str:
         """The one line that a command said as it ended with `status`."""
-        assert (self.status, self.out) == (status, ""), self.err
-        assert self.err.startswith("error: ")
-        assert self.err.count("\n") == 1
-        return self.err.removeprefix("error: ")
+        assert self.status == status, self.err
+        return error_line(self.out, self.err)
 
 
 Run = Callable[..., Said]
@@ -258,13 +253,4 @@ def test_where_it_is_and_who_asks(run: Run, server: Any, source: Path, monkeypat
 
 
 def test_a_process_of_its_own(twins: Twins) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "api.cli", "search", twins.remote[0], "--url", twins.remote[2], "mice", "--json"],
-        capture_output=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert json.loads(done.stdout)["mode"] == "hybrid"
+    assert answer("search", *twins.remote, "mice")["mode"] == "hybrid"

@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 import pytest
+from command_line import grapnel
 
 from retrieval.collection import Collection
 from retrieval.types import Document
@@ -280,10 +281,9 @@ def test_a_server_that_cannot_start_ends_with_a_status(tmp_path: Path) -> None:
     """What restarts or watches servers would not know otherwise."""
     config = tmp_path / "server.toml"
     config.write_text(f'[encoders.default]\npath = "{tmp_path / "nowhere"}"\n', encoding="utf-8")
-    command = [sys.executable, "-m", "api.cli", "serve", "--data", tmp_path, "--config", config, "--port", "0"]
-    ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    ended = grapnel("serve", "--data", tmp_path, "--config", config, "--port", "0")
     assert ended.returncode == 2
-    assert str(tmp_path / "nowhere") in ended.stderr.decode().splitlines()[-1]
+    assert str(tmp_path / "nowhere") in ended.stderr.splitlines()[-1]
 
 
 def test_what_takes_too_long_does_not_keep_a_server_from_ending(controlled: Controlled) -> None:

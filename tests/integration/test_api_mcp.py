@@ -1,22 +1,21 @@
 """The MCP server, spoken to by the official client: over HTTP to a real server process, and over stdio."""
 
 import json
-import os
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import command_line
 import httpx2
 import mcp_types
 import pytest
+from command_line import COMMAND, ROOT, grapnel
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
-ROOT = Path(__file__).parents[2]
 MODES = ["auto", "legacy", "2026-07-28"]
 
 TALES: list[dict[str, Any]] = [
@@ -277,8 +276,8 @@ def test_without_its_package_the_server_runs_and_says_what_is_missing(start_serv
 
 def program(*arguments: str | Path, **variables: str) -> StdioServerParameters:
     return StdioServerParameters(
-        command=sys.executable,
-        args=["-m", "api.cli", "mcp", *map(str, arguments)],
+        command=COMMAND[0],
+        args=[*COMMAND[1:], "mcp", *map(str, arguments)],
         env={"OMP_NUM_THREADS": "1", **variables},
         cwd=ROOT,
     )
@@ -306,15 +305,9 @@ async def test_a_program_reads_a_folder(start_server: Callable[..., Any]) -> Non
         http.post("/v1/collections", json={"name": "tales"}).raise_for_status()
         http.post("/v1/collections/tales/documents", json={"documents": TALES}).raise_for_status()
     arguments = ("--data", server.data, "--config", server.config)
-    taken = subprocess.run(
-        [sys.executable, "-m", "api.cli", "mcp", *arguments],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
+    taken = grapnel("mcp", *arguments)
     assert taken.returncode == 3  # another process serves the folder
-    assert taken.stdout == b""
+    assert taken.stdout == ""
     assert server.stop() == 0
     async with Client(program(*arguments)) as client:
         (found, _) = read(await client.call_tool("search", {"query": "red fox"}))["results"]
@@ -324,17 +317,7 @@ async def test_a_program_reads_a_folder(start_server: Callable[..., Any]) -> Non
 
 @pytest.mark.parametrize("arguments", [[], ["--data", "x", "--url", "http://127.0.0.1:1"], ["--data", "/nowhere"]])
 def test_a_program_that_cannot_start_says_so_in_a_line(arguments: list[str]) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "api.cli", "mcp", *arguments],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert ended.returncode == 2
-    assert ended.stdout == b""
-    assert len(ended.stderr.splitlines()) == 1
+    command_line.refusal(2, "mcp", *arguments)
 
 
 async def test_a_server_that_is_not_there_is_told_to_the_model(unused_port: int) -> None:

@@ -4,19 +4,13 @@ The checks themselves are in web_check_*.mjs. Needs Debian's chromium, node, and
 `browser/` in this environment (or in the folder that GRAPNEL_PLAYWRIGHT names).
 """
 
-import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import urllib.request
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +32,6 @@ CHECKS = [
     for part in PARTS
     for name in re.findall(r'^  "(.+)": async \(', PROGRAM.with_name(part).read_text(encoding="utf-8"), re.MULTILINE)
 ]
-READY_S = 60.0
 
 DOCUMENTS = [
     Document(
@@ -71,28 +64,18 @@ LONG = " ".join(
 )
 
 
-def _config(**options: Any) -> CollectionConfig:
-    dense = DenseField(EncoderConfig(kind="hashing", dim=256))
-    return CollectionConfig(fields={"dense": dense, "lexical": LexicalConfig()}, **options)
-
-
-def _server_toml(keys: Mapping[str, tuple[str, str]]) -> str:
-    hashing = 'kind = "hashing"\ndim = 256\n'
-    tables = [f"[encoders.default]\n{hashing}", f"[rerankers.similarity]\n[rerankers.similarity.encoder]\n{hashing}"]
-    for name, (secret, rights) in keys.items():
-        digest = hashlib.sha256(secret.encode()).hexdigest()
-        tables.append(f'[[keys]]\nname = "{name}"\nsha256 = "{digest}"\n{rights}\n')
-    return "\n".join(tables)
-
-
+HASHING: dict[str, Any] = {"kind": "hashing", "dim": 256}
+TABLES = {"encoders": {"default": HASHING}, "rerankers": {"similarity": {"encoder": HASHING}}}
 KEYS = {
-    "admin": ("gk_" + secrets.token_urlsafe(32), 'scopes = ["admin"]'),
-    "reader": ("gk_" + secrets.token_urlsafe(32), 'scopes = ["read"]'),
-    "tenant": (
-        "gk_" + secrets.token_urlsafe(32),
-        'scopes = ["read"]\nfilter = { type = "eq", key = "kind", value = "rtl" }',
-    ),
+    "admin": {"scopes": ["admin"]},
+    "reader": {"scopes": ["read"]},
+    "tenant": {"scopes": ["read"], "filter": {"type": "eq", "key": "kind", "value": "rtl"}},
 }
+
+
+def _config(**options: Any) -> CollectionConfig:
+    dense = DenseField(EncoderConfig(**HASHING))
+    return CollectionConfig(fields={"dense": dense, "lexical": LexicalConfig()}, **options)
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +92,9 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start `grapnel serve` on a free port over two small collections, and return its URL once it is ready."""
-    folder = tmp_path_factory.mktemp("web")
-    root = folder / "root"
-    root.mkdir()
+def server(start_server: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A server of two small collections."""
+    root = tmp_path_factory.mktemp("web")
     build(root / "otters", DOCUMENTS, _config())
     with Collection.open(root / "otters", writable=True) as collection:
         collection.add([FRESH])
@@ -122,53 +103,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         [Document("long", LONG, "Ice")],
         _config(chunking=ChunkingConfig("tokens", max_tokens=40, overlap=8)),
     )
-    (folder / "server.toml").write_text(_server_toml(KEYS))
-    options = ["--data", root, "--config", folder / "server.toml", "--port", "0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "api.cli", "serve", *map(str, options)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    try:
-        yield _ready(process)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        status = process.wait(timeout=30)
-        assert process.stderr is not None
-        process.stderr.close()
-        assert status == 0, f"the server ended with status {status} when it was asked to stop"
-
-
-def _ready(process: "subprocess.Popen[str]") -> str:
-    """Return the URL that the server says it listens at, once it answers that it is ready."""
-    assert process.stderr is not None
-    said: list[str] = []
-    watchdog = threading.Timer(READY_S, process.kill)  # ends the loop below
-    watchdog.start()
-    for line in process.stderr:
-        said.append(line)
-        found = re.search(r"http://[\w.\[\]:]+:\d+", line)
-        if found:
-            break
-    else:
-        pytest.fail(f"the server said no address:\n{''.join(said)}")
-    watchdog.cancel()
-    threading.Thread(target=deque, args=(process.stderr, 0), daemon=True).start()  # a full pipe would stop it
-    return found[0]
+    return start_server(TABLES, KEYS, data=root)
 
 
 @pytest.fixture(scope="module")
-def outcome(chromium: str, server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
+def outcome(chromium: str, server: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     """Run all checks in one browser; return what failed in each."""
-    _wait_ready(server)
     settings = {
         "modules": str(MODULES),
         "chromium": chromium,
-        "url": server,
-        "keys": {name: secret for name, (secret, _) in KEYS.items()},
+        "url": server.url,
+        "keys": server.secrets,
         "shots": str(tmp_path_factory.mktemp("shots")),
     }
     run = subprocess.run(
@@ -177,17 +122,6 @@ def outcome(chromium: str, server: str, tmp_path_factory: pytest.TempPathFactory
     assert run.returncode == 0, run.stderr
     result: dict[str, str | None] = json.loads(run.stdout)
     return result
-
-
-def _wait_ready(url: str) -> None:
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(f"{url}/health/ready", timeout=5) as answer:  # noqa: S310  our own server
-                if answer.status == 200:
-                    return
-        except OSError:  # not listening yet, or 503 while models load
-            threading.Event().wait(0.1)
-    pytest.fail("the server did not become ready")
 
 
 def test_program_holds_the_checks_that_are_listed(outcome: dict[str, str | None]) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from command_line import refusal
 
 from index.errors import GrapnelError, IndexFormatError, LockedError, NotFoundError, StorageError
 from retrieval.archive import export_collection
@@ -159,12 +160,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, config: CollectionConfig) ->
     unharmed = ask(neighbour)
     yield Whole(folder, ask(folder), ask(compacted), neighbour)
     assert ask(neighbour) == unharmed
-
-
-def run_command(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    """Run the command line `grapnel`."""
-    command = [sys.executable, "-m", "api.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE.parents[1], timeout=60)
 
 
 # -- damaged files ------------------------------------------------------------------------------------------------
@@ -537,9 +532,7 @@ def test_a_disk_that_is_really_full(small_disk: Path, whole: Whole, config: Coll
             assert {hit.doc_id for hit in collection.search("anchor", k=1000).hits} == stored, name
             filler.unlink()
         filler = fill(small_disk, 0)
-        command = run_command("export", folder, small_disk / "out.tar")
-        assert command.returncode == 1
-        assert re.fullmatch(r".*No space left on device; free disk space.*\n", command.stderr)
+        assert "No space left on device; free disk space" in refusal(1, "export", folder, small_disk / "out.tar")
         filler.unlink()
         collection.add(more)
         collection.compact()
@@ -676,9 +669,7 @@ def test_a_second_writer_is_told_who_holds_the_collection(tmp_path: Path, whole:
         with pytest.raises(LockedError, match=rf'"pid": {pid}\b'):
             Collection.open(folder, writable=True)
         assert ask(folder) == whole.before
-        command = run_command("compact", folder)
-        assert command.returncode == 3
-        assert str(pid) in command.stderr
+        assert str(pid) in refusal(3, "compact", folder)
         holder.process.send_signal(signal.SIGKILL)
         holder.process.wait()
         compact(folder)

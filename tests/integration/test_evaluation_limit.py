@@ -1,14 +1,11 @@
 """Retrievers on LIMIT: words find everything, and the commands that say so."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import answer, error_line, grapnel
 
 from api.cli import main
 from evaluation.limit import LimitConfig, generate, write
@@ -16,7 +13,8 @@ from evaluation.limit_run import MEASURES, RETRIEVERS, compare, compare_modes, o
 from index.errors import CorpusError, RequestError
 from retrieval.collection_config import CollectionConfig
 
-ROOT = Path(__file__).parents[2]
+STAGES = ("read: ", "encode ", "index ", "search ", "2 dimensions: ")
+limit = partial(answer, "limit", stages=STAGES, timeout_s=120)
 
 
 @pytest.fixture(scope="module")
@@ -24,24 +22,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("limit") / "small"
     write(folder, generate(LimitConfig()))
     return folder
-
-
-def grapnel(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "api.cli", *map(str, arguments)],
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-        timeout=120,
-        check=False,
-    )
-
-
-def answer(*arguments: str | Path) -> Any:
-    done = grapnel(*arguments, "--json")
-    assert done.returncode == 0, done.stderr  # which says how far it is, when that takes seconds
-    return json.loads(done.stdout)
 
 
 def test_words_find_what_is_asked_for(small: Path, tmp_path: Path) -> None:
@@ -123,9 +103,7 @@ def test_a_broken_dataset_is_one_line_and_no_number(
     (tmp_path / "corpus.jsonl").write_text('{"_id": "a", "text": "A likes tea."}\n', encoding="utf-8")
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert main(["limit", "run", str(tmp_path), "--retrievers", "bm25"]) == 1
-    shown = capsys.readouterr()
-    assert (shown.out, shown.err.count("\n")) == ("", 1)
-    assert message in shown.err
+    assert message in error_line(*capsys.readouterr())
 
 
 def test_a_collection_of_other_documents_is_refused(
@@ -144,13 +122,13 @@ def test_a_collection_of_other_documents_is_refused(
 
 def test_commands_generate_and_run(tmp_path: Path) -> None:
     folder = tmp_path / "set"
-    made = answer("limit", "generate", "--out", folder, "--queries", "100", "--pattern", "cycle", "--documents", "150")
+    made = limit("generate", "--out", folder, "--queries", "100", "--pattern", "cycle", "--documents", "150")
     assert (made["documents"], made["relevant_documents"], made["judgements"]) == (150, 100, 200)
     assert (made["pattern"], made["queries"], made["k"], made["seed"]) == ("cycle", 100, 2, 0)
-    found = answer("limit", "run", folder, "--retrievers", "bm25", "--work", tmp_path / "work")
+    found = limit("run", folder, "--retrievers", "bm25", "--work", tmp_path / "work")
     assert found["retrievers"].keys() == {"bm25"}
     assert found["retrievers"]["bm25"]["R@2"] >= 0.97
-    table = grapnel("limit", "run", folder, "--collection", tmp_path / "work" / "words")
+    table = grapnel("limit", "run", folder, "--collection", tmp_path / "work" / "words", timeout_s=120)
     assert table.returncode == 0, table.stderr
     assert "lexical" in table.stdout
     assert "R@100" in table.stdout
@@ -160,14 +138,12 @@ def test_a_configuration_of_ones_own_is_run_in_every_mode(tmp_path: Path) -> Non
     write(tmp_path / "set", generate(LimitConfig(queries=30)))
     config = tmp_path / "collection.toml"
     config.write_text('[encoder]\nkind = "hashing"\ndim = 64\n', encoding="utf-8")
-    found = answer("limit", "run", tmp_path / "set", "--config", config)
+    found = limit("run", tmp_path / "set", "--config", config)
     assert found["retrievers"].keys() == {"hybrid", "dense", "lexical"}
 
 
 def test_the_command_tries_free_vectors() -> None:
-    done = grapnel("limit", "free-embeddings", "--dims", "2", "--json")
-    assert done.returncode == 0, done.stderr  # which says how far it is, when that takes seconds
-    found = json.loads(done.stdout)
+    found = limit("free-embeddings", "--dims", "2")
     assert [(of["dim"], of["documents"], of["published"]) for of in found["dims"]] == [(2, 3, None)]
 
 
@@ -187,6 +163,4 @@ def test_bad_arguments_are_one_clear_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["limit", *arguments]) == 2
-    shown = capsys.readouterr()
-    assert (shown.out, shown.err.count("\n")) == ("", 1)
-    assert message in shown.err
+    assert message in error_line(*capsys.readouterr())
