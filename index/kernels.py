@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
 from numba.core import caching, types
 from numba.extending import intrinsic
 
@@ -85,7 +84,8 @@ def _word_at(_context: Any, octets: Any, _place: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         begin = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         word = builder.gep(begin, [arguments[1]])
-        return builder.load(builder.bitcast(word, ir.IntType(64).as_pointer()), align=1)
+        pointer = context.get_value_type(types.uint64).as_pointer()
+        return builder.load(builder.bitcast(word, pointer), align=1)
 
     return types.uint64(octets, types.uint64), generate
 

@@ -13,8 +13,7 @@ from evaluation.limit_run import MEASURES, RETRIEVERS, compare, compare_modes, o
 from index.errors import CorpusError, RequestError
 from retrieval.collection_config import CollectionConfig
 
-STAGES = ("read: ", "encode ", "index ", "search ", "2 dimensions: ")
-limit = partial(answer, "limit", stages=STAGES, timeout_s=120)
+limit = partial(answer, "limit", timeout_s=120)
 
 
 @pytest.fixture(scope="module")
