@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 # Which faiss a new environment gets, cpu or gpu: both are one package, so it holds one of them.
 FAISS ?= cpu
 DATA ?= ../shared/data
+# Processes that run the tests side by side, 2 GB each.
+WORKERS ?= 2
 export GRAPNEL_DATA ?= $(DATA)
 export TOKENIZERS_PARALLELISM := false
 
@@ -59,7 +61,8 @@ serve: setup     ## serve the demo collection and others under demo/ on http://1
 	$(BIN)/grapnel serve --data demo
 
 test: clients    ## the whole suite; Lucene's and the page's tests skip themselves without `make lucene-peer browser`
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	# Workers share no file: its tests build things once.
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) --dist loadfile
 
 test-gpu: setup  ## the tests that need a CUDA device; faiss's own lists only where .venv was made with FAISS=gpu
 	$(BIN)/python -m pytest -m gpu
