@@ -53,10 +53,25 @@ def _place(packed: Any, bits: Any, row: Any) -> Any:
 
 
 @kernel
+def _behind(array: Any, row: Any, depth: Any) -> Any:
+    """Return the place behind the match of a row; at most the last of the text, whatever a state says."""
+    return min(_place(array.packed, array.bits, row) + depth, len(array.text) - 1)
+
+
+@kernel
 def _next(array: Any, row: Any, depth: Any) -> Any:
-    """Return the code behind the match of a row; at most the last of the text, whatever a state says."""
-    place = _place(array.packed, array.bits, row)
-    return array.text[np.uint64(min(place + depth, len(array.text) - 1))]
+    """Return the code behind the match of a row."""
+    return array.text[np.uint64(_behind(array, row, depth))]
+
+
+@kernel
+def _read(array: Any, row: Any, depth: Any, places: Any, codes: Any) -> None:
+    """Write the codes behind the matches of rows from `row` on. places: uint64 (n,), for as many rows; overwritten."""
+    for index in range(np.uint64(len(places))):
+        places[index] = _behind(array, np.uint64(row) + index, depth)
+    # Nothing but reads of the text: the fewer instructions lie between them, the more of them overlap.
+    for index in range(np.uint64(len(places))):
+        codes[index] = array.text[places[index]]
 
 
 @kernel
@@ -104,6 +119,7 @@ def successors(array: Any, firsts: Any, wide: Any, ranges: Any, slots: Any, firs
     codes, counts = slots.codes, slots.counts
     one = np.uint64(1)
     # Places are unsigned, because signed ones are first looked at for counting from the end: three times the time.
+    places = np.empty(_BLOCK, np.uint64)
     block = np.empty(_BLOCK + 1, np.uint32)
     for beam in range(first, last):
         row, high, depth = ranges.lows[beam], ranges.highs[beam], ranges.depths[beam]
@@ -127,8 +143,7 @@ def successors(array: Any, firsts: Any, wide: Any, ranges: Any, slots: Any, firs
         while row < high:
             stop = min(row + _BLOCK, high)
             size = np.uint64(stop - row)
-            for index in range(size):
-                block[index + one] = _next(array, np.uint64(row) + index, depth)
+            _read(array, row, depth, places[:size], block[one:])
             before = place
             for index in range(size):
                 # Where its run begins is written of every row, and stays of the first: no branch to mispredict.

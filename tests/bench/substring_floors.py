@@ -12,7 +12,6 @@ import numpy.typing as npt
 from report import times_ms
 
 from index.fm_index import FMIndex
-from index.kernels import word_at
 from index.suffix_array import SuffixArray
 from index.types import Continuations, State
 
@@ -21,14 +20,12 @@ LINE_WORDS = 8
 
 
 @numba.njit(nogil=True)
-def _row_reads(text: Any, packed: Any, bits: Any, lows: Any, highs: Any, depths: Any) -> Any:
+def _row_reads(text: Any, suffixes: Any, lows: Any, highs: Any, depths: Any) -> Any:
     total = 0
     for beam in range(len(lows)):
         depth = np.uint64(depths[beam])
         for row in range(np.uint64(lows[beam]), np.uint64(highs[beam])):
-            bit = row * np.uint64(bits)
-            place = word_at(packed, bit >> np.uint64(3)) >> (bit & np.uint64(7))
-            total += text[(place & ((np.uint64(1) << np.uint64(bits)) - np.uint64(1))) + depth]
+            total += text[suffixes[row] + depth]
     return total
 
 
@@ -50,9 +47,10 @@ def _chain(words: Any, lines: Any, nothing: Any) -> Any:
 
 
 def rows_ms(index: SuffixArray, state: State) -> float:
-    """Return the milliseconds to read the code behind every row of some matches, one thread."""
+    """Return the milliseconds to read the code behind every row of some matches, one thread; places in 32 bits each."""
+    suffixes = index.places()
     lows, highs, depths = state[:, 0, 0].copy(), state[:, 0, 1].copy(), state[:, 0, 2] & 0xFFFFFFFF
-    return _median(lambda: _row_reads(*index.array, lows, highs, depths))
+    return _median(lambda: _row_reads(index.array.text, suffixes, lows, highs, depths))
 
 
 def nodes(index: FMIndex, answer: Continuations) -> int:
