@@ -20,7 +20,7 @@ from index.substring_shards import ShardedSubstring
 from index.substring_spec import ShardAbout, SubstringAbout, SubstringSpec, read_about, write_about
 from index.substring_text import Collector, Tables
 from index.suffix_array import SuffixArray, write_suffix_array
-from index.suffix_sort import MOST_BYTES, code_bytes, suffix_order
+from index.suffix_sort import MOST_BYTES, code_bytes
 from index.types import SubstringIndex
 
 KIND = "substring"
@@ -99,7 +99,7 @@ class _Writer:
         if compact:
             primary = write_fm_index(folder, text, tables)
         else:
-            write_suffix_array(folder, text, tables, suffix_order(text[:-1], len(tables.alphabet)))
+            write_suffix_array(folder, text, tables)
         # The mode, too: states of one form mean nothing to the other.
         identity = zlib.crc32(text.data, zlib.crc32(tables.alphabet.tokens.data, compact)) & 0x7FFFFFFF
         self._shards.append(ShardAbout(identity, primary))

@@ -25,7 +25,7 @@ from index.substring_shard import SubstringShard
 from index.substring_spec import ShardAbout
 from index.substring_text import Tables
 from index.suffix_array_kernels import narrow, pack, successors, unpack
-from index.suffix_sort import Order
+from index.suffix_sort import Order, suffix_order
 from index.types import State
 
 _WIDE_ROWS: Final = 4_096
@@ -117,25 +117,21 @@ class SuffixArray(SubstringShard):
         Raises IndexFormatError where the files do not fit together.
         """
         rows = tables.codes if rows is None else rows
-        array = _map_sorted(folder, tables)
+        text, packed = (map_array(folder / f"{name}.npy", ndim=1) for name in ("text", "suffixes"))
+        array = Sorted(text, packed, _place_bits(tables))
         wide = Wide(*(map_array(folder / f"wide_{name}.npy", ndim=1) for name in Wide._fields))
-        fits = array.text.dtype == wide.next.dtype == tables.alphabet.dtype and {
+        fits = text.dtype == wide.next.dtype == tables.alphabet.dtype and {
             each.dtype for each in (wide.codes, wide.offsets, wide.counts)
         } == {np.dtype(np.uint32)}
         if (
             not fits
-            or array.packed.dtype != np.uint8
-            or (len(array.text), len(array.packed)) != (tables.codes + 1, packed_bytes(rows, array.bits))
+            or packed.dtype != np.uint8
+            or (len(text), len(packed)) != (tables.codes + 1, packed_bytes(rows, array.bits))
             or len(wide.offsets) != len(wide.codes) + 1
             or not wide.offsets[-1] == len(wide.next) == len(wide.counts)
         ):
             raise IndexFormatError(f"{folder}: text and suffixes do not fit together: rebuild it")
         return cls(tables, array, wide, rows, about.identity, threads)
-
-
-def _map_sorted(folder: Path, tables: Tables) -> Sorted:
-    text, packed = (map_array(folder / f"{name}.npy", ndim=1) for name in ("text", "suffixes"))
-    return Sorted(text, packed, _place_bits(tables))
 
 
 def _place_bits(tables: Tables) -> int:
@@ -147,18 +143,23 @@ def packed_bytes(rows: int, bits: int) -> int:
     return -(-rows * bits // 8) + _BEHIND
 
 
-def write_suffix_array(folder: Path, text: Codes, tables: Tables, order: Order, wide_bytes: int | None = None) -> None:
+def write_suffix_array(
+    folder: Path, text: Codes, tables: Tables, rows: int | None = None, wide_bytes: int | None = None
+) -> None:
     """Write the files above.
 
-    text: codes (N + D + 1,). order: `suffix_order(text[:-1])`, or its beginning. wide_bytes: what wide_* may take;
-    None = what packing leaves of 4 bytes a place.
+    text: codes (N + D + 1,), read-only from now on. rows: how many suffixes, the smallest; None = all. wide_bytes: what
+    wide_* may take; None = what packing leaves of 4 bytes a place. Memory, cost: see suffix_order.
     """
     bits = _place_bits(tables)
+    rows = tables.codes if rows is None else rows
     if wide_bytes is None:
-        wide_bytes = len(order) * (32 - bits) // 8
+        wide_bytes = rows * (32 - bits) // 8
     write_array(folder / "text.npy", text)
-    write_packed(folder / "suffixes.npy", order, bits)
-    wide = _widest(_map_sorted(folder, tables), tables, len(order), wide_bytes)
+    packed = folder / "suffixes.npy"
+    write_packed(packed, suffix_order(text[:-1], len(tables.alphabet))[:rows], bits)
+    text.flags.writeable = False  # as memory maps are: so loops are compiled once
+    wide = _widest(Sorted(text, map_array(packed, ndim=1), bits), tables, rows, wide_bytes)
     for name, values in zip(Wide._fields, wide, strict=True):
         write_array(folder / f"wide_{name}.npy", values)
 
@@ -182,7 +183,7 @@ def _widest(array: Sorted, tables: Tables, rows: int, spare: int) -> Wide:
     empty = np.empty(0, np.uint32)
     nothing = Wide(empty, np.zeros(1, np.uint32), np.empty(0, array.text.dtype), empty)
     for each in nothing:
-        each.flags.writeable = False  # as memory maps are: so the loop is compiled once
+        each.flags.writeable = False  # as above
     chosen: dict[int, tuple[Codes, Uint32]] = {}
     for code in np.argsort(-widths, kind="stable").tolist():
         if widths[code] < _WIDE_ROWS:

@@ -23,7 +23,7 @@ from index.substring_ranges import Int64
 from index.substring_spec import ShardAbout
 from index.substring_text import Collector, Tables
 from index.suffix_array import SuffixArray, write_suffix_array
-from index.suffix_sort import MOST_BYTES, code_bytes, suffix_order
+from index.suffix_sort import MOST_BYTES, code_bytes
 from index.types import Continuations, State
 
 FORMAT: Final = 2
@@ -108,10 +108,9 @@ def write_trie(
         collector.add(sequence, count - 1)
     tokens = collector.codes - count
     text, tables = collector.finish()
-    # Beginnings sort before everything else.
-    beginnings = suffix_order(text[:-1], len(tables.alphabet))[:count]
     tables.write(folder)
-    write_suffix_array(folder, text, tables, beginnings, _WIDE_BYTES * count)
+    # Beginnings sort before everything else.
+    write_suffix_array(folder, text, tables, count, _WIDE_BYTES * count)
     identity = zlib.crc32(text.data, zlib.crc32(tables.alphabet.tokens.data, 2)) & 0x7FFFFFFF
     about = {"format": FORMAT, "vocab_size": vocab_size, "tokenizer": tokenizer, "identity": identity}
     (folder / FILE).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -16,7 +16,6 @@ from index.substring_shards import ShardedSubstring
 from index.substring_spec import MODES, Mode, ShardAbout, SubstringSpec
 from index.substring_text import Collector
 from index.suffix_array import SuffixArray, write_suffix_array
-from index.suffix_sort import suffix_order
 from index.types import Continuations, Locations, State, SubstringIndex
 
 Documents = Sequence[npt.NDArray[np.int64]]
@@ -144,8 +143,7 @@ def test_next_tokens_that_were_counted_when_it_was_built(
     for number, document in enumerate(corpus):
         collector.add(document, number)
     text, tables = collector.finish()
-    order = suffix_order(text[:-1], len(tables.alphabet))
-    write_suffix_array(tmp_path, text, tables, order, wide_bytes=1 << 20)
+    write_suffix_array(tmp_path, text, tables, wide_bytes=1 << 20)
     index = SuffixArray.open(tmp_path, tables, ShardAbout(1, 0))
     assert index.wide.codes.tolist() == np.flatnonzero(np.diff(tables.firsts)).tolist(), "of all that occurs"
     check_next_tokens(index, corpus)
