@@ -248,6 +248,37 @@ def test_bytes_of_five_million_tokens(tmp_path: Path) -> None:
         size[name] = open_component(tmp_path / name).size_bytes
     assert size["fast"] / len(tokens) <= 6.1
     assert size["compact"] / len(tokens) <= 2.4
+    index = load_substring(tmp_path / "fast")
+    assert isinstance(index, SuffixArray)
+    assert (index.wide.codes == np.flatnonzero(np.diff(index.tables.firsts) >= 4_096)).all(), "there is room for all"
+
+
+def test_successors_are_counted_beforehand_as_far_as_there_is_room(tmp_path: Path) -> None:
+    """The most frequent first, 8 bytes a code and 6 a successor.
+
+    Separators have 3 successors; then come codes 1 with 1, 4 with none, 2 with 3,000 and 3 with 1,500.
+    """
+    rng = np.random.default_rng(5)
+    pairs = [
+        (1, 4 + np.zeros(9_010, np.int64)),
+        (2, 5 + rng.permutation(9_005) % 3_000),
+        (3, 5 + np.arange(9_000) % 1_500),
+    ]
+    documents = [np.array([code, other]) for code, others in pairs for other in others.tolist()]
+    chosen = {7: [], 8: [4], 13: [4], 14: [1], 22: [1, 4], 26: [0], 48: [0, 1, 4]}
+    chosen |= {48 + 9_007: [0, 1, 4], 48 + 9_008: [0, 1, 3, 4], 48 + 18_008: [0, 1, 2, 4], 48 + 27_016: [0, 1, 2, 3, 4]}
+    for room, codes in chosen.items():
+        folder = tmp_path / str(room)
+        folder.mkdir()
+        collector = Collector(4_000, 1 << 20)
+        for number, document in enumerate(documents):
+            collector.add(document, number)
+        text, tables = collector.finish()
+        tables.write(folder)
+        write_suffix_array(folder, text, tables, wide_bytes=room)
+        index = SuffixArray.open(folder, tables, ShardAbout(1, 0))
+        assert index.wide.codes.tolist() == codes
+        assert sum(each.nbytes for each in index.wide) <= room + 4
 
 
 def test_forms_threads_and_batches_agree_where_matches_are_wide(zipf: tuple[Path, Documents]) -> None:
