@@ -326,6 +326,18 @@ def test_cut_and_missing_files_are_refused_without_checksums(saved: Path) -> Non
     open_substring(saved)
 
 
+def test_numbers_of_another_type_are_refused(saved: Path) -> None:
+    """Of equal size, but signed, as loops would read them."""
+    for path in sorted(saved.rglob("*.npy")):
+        content = path.read_bytes()
+        values = np.load(path)
+        np.save(path, values.view(f"{'u' if values.dtype.kind == 'i' else 'i'}{values.itemsize}"))
+        with pytest.raises(IndexFormatError, match="do not fit together"):
+            open_substring(saved)
+        path.write_bytes(content)
+    open_substring(saved)
+
+
 def test_files_of_two_indexes_do_not_mix(tmp_path: Path, saved: Path) -> None:
     mode = open_shards(saved)[0].spec.mode
     longer = [*DOCUMENTS, np.array([7, 8])]
