@@ -61,7 +61,7 @@ serve: setup     ## serve the demo collection and others under demo/ on http://1
 	$(BIN)/grapnel serve --data demo
 
 test: clients    ## the whole suite; Lucene's and the page's tests skip themselves without `make lucene-peer browser`
-	# Workers share no file: its tests build things once.
+	# The tests of a file stay in one process, because they share what they build.
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) --dist loadfile
 
 test-gpu: setup  ## the tests that need a CUDA device; faiss's own lists only where .venv was made with FAISS=gpu

@@ -306,10 +306,8 @@ def disk(folder: Path, library: Path) -> None:
             error, whole = attempt(operation, kind, 1 << 40)
             assert error is None, f"{operation} failed on a disk with room: {error}"
             # One in each equal part: the last writes move SQLite's log into its file, and may fail without harm.
-            parts = [whole * part // (trials - 1) for part in range(trials)]
-            counts = (
-                sorted({0, *(rng.randrange(low, high) for low, high in pairwise(parts) if low < high)}) if whole else []
-            )
+            parts = pairwise(whole * part // (trials - 1) for part in range(trials))
+            counts = sorted({0, *(rng.randrange(*part) for part in parts if part[0] < part[1])}) if whole else []
             errors = [attempt(operation, kind, count)[0] for count in counts]
             say(operation=operation, kind=kind, whole=whole, counts=counts, errors=errors)
         error, _ = attempt(operation, "short", 700)

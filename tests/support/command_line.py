@@ -39,7 +39,7 @@ def grapnel(
 def answer(*arguments: str | Path, **options: Any) -> Any:
     """Return the JSON document of a command that must succeed and say nothing else. options: of `grapnel`.
 
-    But for how far it is, which it says of a stage that takes more than a second on a machine under load.
+    The lines of stages do not count: what takes more than a second, as anything may under load, has one.
     """
     done = grapnel(*arguments, "--json", **options)
     assert done.returncode == 0, done.stderr
